@@ -96,7 +96,7 @@ def drawn(draw: Draw, port: PortSpec, generator: Generator) -> Tensor:
 def projected(signal: Tensor, B: Tensor) -> Tensor:
     """Signal @ B: (N, C) and (C, *P) give (N, *P)."""
     flat = signal.to(B.dtype) @ B.flatten(1)
-    return flat.reshape(len(signal), *B.shape[1:])
+    return flat if B.dim() == 2 else flat.reshape(signal.shape[0], *B.shape[1:])
 
 
 def correlation(signal: Tensor, lesson: Lesson, like: Tensor) -> Tensor:

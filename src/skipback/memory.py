@@ -53,6 +53,7 @@ class Memory(nn.Module):
         self.register_buffer("prints", torch.zeros(samples, dtype=torch.float32, device=device))
         self.checks_left = CHECKED_VISITS
         self.complete = False  # every sample was seen: spares the initial rows from then on
+        self.left = samples  # visits before it is worth a look whether all were seen
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Memory:
         # .to(), .half(), .cuda() of the learner: the rows keep the dtype and the device that were asked for
@@ -72,18 +73,24 @@ class Memory(nn.Module):
             ValueError: there are not C numbers per id.
         """
         ids = ids.to(self.rows.device, torch.int64)
-        if target.numel() != len(ids) * self.rows.shape[1]:
+        if target.numel() != ids.shape[0] * self.rows.shape[1]:
             raise ValueError(
                 f"{len(ids)} ids came with {target.numel()} numbers, but a sample has {self.rows.shape[1]}: pass one "
                 "id for each sample, and sequences of one length"
             )
-        rows, seen = self._pick(self.rows, ids).to(target).reshape(target.shape), self.seen
-        if not self.complete and not torch.compiler.is_compiling():
-            self.complete = bool(seen.all())
-        if self.complete:
+        rows = self._pick(self.rows, ids).to(target).reshape(target.shape)
+        if self.complete or self._completed():
             return rows
-        first = ~seen.index_select(0, ids).to(target.device).repeat_interleave(len(target) // len(ids)).unsqueeze(1)
+        first = ~self.seen.index_select(0, ids).to(target.device).repeat_interleave(len(target) // len(ids)).unsqueeze(
+            1
+        )
         return torch.where(first, self.initial(self.record, target), rows)
+
+    def _completed(self) -> bool:
+        """Whether every sample was seen, as far as is known: it takes a pass over all to know."""
+        if not torch.compiler.is_compiling() and self.left <= 0:
+            self.complete, self.left = bool(self.seen.all()), len(self.seen)
+        return self.complete
 
     def _pick(self, table: Tensor, ids: Tensor) -> Tensor:
         try:
@@ -95,15 +102,17 @@ class Memory(nn.Module):
             ) from None
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.complete = False
+        self.complete, self.left = False, 0
         super()._load_from_state_dict(*args, **kwargs)
 
     def write(self, ids: Tensor, output: Tensor, target: Tensor) -> None:
         """Remember this visit: M[ids] = record(output, target)."""
         ids = ids.to(self.rows.device, torch.int64)
-        self.rows.index_copy_(0, ids, self.record(output, target).reshape(len(ids), -1).to(self.rows))
+        self.rows.index_copy_(0, ids, self.record(output, target).reshape(ids.shape[0], -1).to(self.rows))
         if not self.complete:
             self.seen.index_fill_(0, ids, True)
+            if not torch.compiler.is_compiling():  # it would compile anew for each number
+                self.left -= ids.shape[0]
 
     def check_views(self, ids: Tensor, x: Tensor) -> None:
         """Compare each input with the one of the visit before: a stored error belongs to one view of a sample.

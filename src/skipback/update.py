@@ -33,7 +33,7 @@ class Update:
         self.make = make
         self.optimizer: Optimizer | None = None
         self._seen: tuple[list[Group] | None, int] = (None, 0)
-        self._groups: dict[Tensor, Group] = {}
+        self._groups: dict[int, Group] = {}  # by id: a tensor takes long to hash
 
     def bind(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """The optimizer, built from these parameters unless it was before."""
@@ -42,16 +42,19 @@ class Update:
         return self.optimizer
 
     def apply(self, parameters: Parameters, gradients: Sequence[Tensor | None]) -> None:
-        """Step these parameters by these gradients; `None` leaves one alone, as in torch.
+        """Step these parameters by these gradients; `None` leaves one alone, as in torch. To be called without grad.
 
         Raises:
             ValueError: the optimizer does not hold one of them.
         """
         assert self.optimizer is not None
         if len(self.optimizer.param_groups) == 1:
-            alone: list[Tensor] = [p for p, g in zip(parameters, gradients, strict=True) if g is not None]
+            alone, laid = list[Tensor](), list[Tensor]()
+            for p, g in zip(parameters, gradients, strict=True):
+                if g is not None:
+                    alone.append(p)
+                    laid.append(_laid_out(g, p))
             if alone:
-                laid = [_laid_out(g, p) for p, g in zip(parameters, gradients, strict=True) if g is not None]
                 self._apply(self.group(alone[0]), alone, laid)  # a block's parameters come from one learner
             return
         by_group: dict[int, tuple[Group, list[Tensor], list[Tensor]]] = {}
@@ -70,13 +73,14 @@ class Update:
         groups = self.optimizer.param_groups
         if groups is not self._seen[0] or len(groups) != self._seen[1]:
             self._seen = groups, len(groups)
-            self._groups = {p: group for group in groups for p in group["params"]}
-        if parameter not in self._groups:
+            self._groups = {id(p): group for group in groups for p in group["params"]}
+        group = self._groups.get(id(parameter))
+        if group is None:
             raise ValueError(
                 "this update holds the optimizer of other parameters: make an update for each learner, and after "
                 "adding parameters call update.optimizer.add_param_group"
             )
-        return self._groups[parameter]
+        return group
 
     def _apply(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         """By the optimizer's own `step`, which sees these parameters only, and whose user's `.grad` is put back."""
@@ -112,7 +116,7 @@ def _laid_out(g: Tensor, p: Tensor) -> Tensor:
 
 
 def _strided(gradients: Sequence[Tensor]) -> bool:
-    return all(g.layout is torch.strided for g in gradients)
+    return all([g.layout is torch.strided for g in gradients])  # noqa: C419  # a generator takes longer than two looks
 
 
 class FusedAdam(Update):
@@ -122,26 +126,25 @@ class FusedAdam(Update):
         if not group["fused"] or group["amsgrad"] or not _strided(gradients):
             super()._apply(group, parameters, gradients)
             return
-        states = [self.state(p) for p in parameters]
+        held = self.optimizer.state  # type: ignore[union-attr]
+        states = [held[p] or self.state(p) for p in parameters]
         kernel = torch._fused_adamw_ if isinstance(self.optimizer, AdamW) else torch._fused_adam_
         beta1, beta2 = group["betas"]
-        with torch.no_grad():
-            steps = self.counted([state["step"] for state in states])
-            kernel(
-                parameters,
-                gradients,
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
-                [],
-                steps,
-                amsgrad=False,
-                lr=float(group["lr"]),
-                beta1=beta1,
-                beta2=beta2,
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                maximize=group["maximize"],
-            )
+        kernel(
+            parameters,
+            gradients,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            self.counted([state["step"] for state in states]),
+            amsgrad=False,
+            lr=float(group["lr"]),
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=group["maximize"],
+        )
         self._called()
 
     def counted(self, steps: list[Tensor]) -> list[Tensor]:
@@ -171,19 +174,18 @@ class _FusedSGD(Update):
         if group["momentum"] or not group["fused"] or not _strided(gradients):
             super()._apply(group, parameters, gradients)
             return
-        with torch.no_grad():
-            torch._fused_sgd_(
-                parameters,
-                gradients,
-                [],
-                weight_decay=group["weight_decay"],
-                momentum=0.0,
-                lr=float(group["lr"]),
-                dampening=0.0,
-                nesterov=False,
-                maximize=group["maximize"],
-                is_first_step=False,
-            )
+        torch._fused_sgd_(
+            parameters,
+            gradients,
+            [],
+            weight_decay=group["weight_decay"],
+            momentum=0.0,
+            lr=float(group["lr"]),
+            dampening=0.0,
+            nesterov=False,
+            maximize=group["maximize"],
+            is_first_step=False,
+        )
         self._called()
 
     def inside_product(self, parameter: nn.Parameter) -> float | None:

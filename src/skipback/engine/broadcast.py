@@ -45,10 +45,10 @@ class Plan:
 
     def lesson(self, k: int, signal: Tensor, h: Tensor | None = None, ahead: Tensor | None = None) -> Lesson:
         """What the feedback of port k sees, with positions as samples: the port h, and what was run ahead for it."""
-        port, relayed = self.ports[k], Sees.RELAY in self.method.feedback.sees
+        port, relayed = self.ports[k], ahead is not None and Sees.RELAY in self.method.feedback.sees
         return Lesson(
             port=port,
-            signal=signal.reshape(-1, port.outputs),
+            signal=signal if signal.shape[1] == port.outputs else signal.reshape(-1, port.outputs),
             activity=None if h is None else h.reshape(-1, *port.shape),
             jacobian=None if relayed else ahead,
             relayed=ahead if relayed else None,

@@ -201,7 +201,8 @@ class Learner(nn.Module):
             with torch.autocast(y.device.type, enabled=False):
                 value.backward()
             torch.clear_autocast_cache()  # what it keeps of the weights is stale when they change
-            update.apply(parameters, [p.grad for p in parameters])
+            with torch.no_grad():
+                update.apply(parameters, [p.grad for p in parameters])
         finally:
             for p, before in zip(parameters, kept, strict=True):
                 p.grad = before

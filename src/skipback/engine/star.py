@@ -49,11 +49,15 @@ class Star(nn.Module):
     def __init__(self, method: Direct, layout: Layout, net: nn.Module, *, seed: int) -> None:
         super().__init__()
         self.method, self.needs, self.sees = method, method.signal.needs, method.feedback.sees
+        # asked at every step, and a flag takes as long to ask as a small product
+        self.early_known, self.by_ids = self.needs.early, Needs.IDS in self.needs
+        self.by_relay, self.by_activity = Sees.RELAY in self.sees, Sees.ACTIVITY in self.sees
         self.cuts = layout.cuts
         self.ahead: dict[str, Tensor] = {}
         self.checked = self.looked = False
         ports, self.dtype = specs(layout, net), next(net.parameters()).dtype
         self.ports = {spec.name: replace(spec, reader=None) for spec in ports}
+        self.blocks = tuple(self.ports)
         self.plans: dict[tuple[str, ...], Plan] = {}
         self.names: dict[str, list[str]] = {}
         filled, known = method.feedback.init(ports, seeded("direct feedback", seed)), {}
@@ -79,11 +83,12 @@ class Star(nn.Module):
     @property
     def parts(self) -> dict[str, Parts]:
         """The tensors of each block's feedback."""
-        return {block: tuple(getattr(self, name) for name in names) for block, names in self.names.items()}
+        return {block: self.parts_of(block) for block in self.names}
 
     def parts_of(self, block: str) -> Parts:
         """The tensors of one block's feedback."""
-        return tuple(getattr(self, name) for name in self.names[block])
+        held: Any = self._parameters if self.method.feedback.learns else self._buffers  # getattr takes twice as long
+        return tuple([held[name] for name in self.names[block]])
 
     @property
     def feedback(self) -> dict[str, Tensor]:
@@ -95,7 +100,7 @@ class Star(nn.Module):
         self, step: Step, activities: Mapping[str, Tensor], relayed: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """The teaching (N, *P) that each port would get at this step."""
-        signal, parts, plan = self.method.signal(step), self.parts, self.plan(tuple(self.ports))
+        signal, parts, plan = self.method.signal(step), self.parts, self.plan(self.blocks)
         lessons = {
             block: plan.lesson(k, signal, activities.get(block), relayed.get(block))
             for k, block in enumerate(self.ports)
@@ -126,42 +131,47 @@ class Star(nn.Module):
             generator = self.stream.next(next(net.parameters()).device)
             tangents = self.method.feedback.tangents
             self.ahead = estimate(net, self.cuts, args, kwargs, self.ports, generator=generator, tangents=tangents)
-        if Sees.RELAY in self.sees:
+        if self.by_relay:
             self.ahead = self.relayed(net, args, kwargs)
 
     def check_views(self, inputs: Any, given: Given) -> None:
         """Check that the memory sees the inputs that it saw before."""
-        if self.memory is not None and not torch.compiler.is_compiling():
-            check_first_run()
-            x = first_tensor(inputs)
-            if x is not None and given.ids is not None:
-                self.memory.check_views(given.ids, x)
+        memory = self.memory
+        if memory is None or torch.compiler.is_compiling():
+            return
+        check_first_run()
+        x = first_tensor(inputs) if memory.checks_left > 0 else None
+        if x is not None and given.ids is not None:
+            memory.check_views(given.ids, x)
 
     def early(self, given: Given) -> tuple[Tensor, Tensor]:
         """The signal of a pass that has not begun, and the target as a matrix. For early signals only."""
-        if given.target is None or (Needs.IDS in self.needs and given.ids is None):
+        t, ids = given.target, given.ids
+        if t is None or (self.by_ids and ids is None):
             raise ValueError(self._missing())
-        t = given.target
         indices = not t.is_floating_point() and self.width > 1 and (t.dim() == 1 or t.shape[1:] == self.shape[1:-1])
         count = t.numel() if indices else t.numel() // self.width
         target = as_matrix(t, torch.empty(count, self.width, dtype=self.dtype, device=t.device))
         self._check_once(target)
-        memory = None if self.memory is None or given.ids is None else self.memory.read(given.ids, target)
-        return self.method.signal(Step(target=target, memory=memory)), target
+        memory = self.memory
+        rows = None if memory is None or ids is None else memory.read(ids, target)
+        return self.method.signal(Step(target=target, memory=rows)), target
 
     def late(self, e: Tensor, y: Tensor, given: Given) -> Tensor:
         """The signal of a pass that has run, from the gradient at its output y. For late signals only."""
-        rows, target = self.plan(tuple(self.ports)).rows(y), None
+        rows, target = self.plan(self.blocks).rows(y), None
         if Needs.TARGET in self.needs and given.target is not None:
             target = as_matrix(given.target, rows)
             self._check_once(target)
-        return self.method.signal(Step(gradient=self.plan(tuple(self.ports)).rows(e), output=rows, target=target))
+        return self.method.signal(Step(gradient=self.plan(self.blocks).rows(e), output=rows, target=target))
 
     def look(self, e: Tensor, y: Tensor | None) -> None:
         """Look at the first gradient that arrives at an output."""
-        if not self.looked and y is not None:
-            check_error(self.method.signal, y, e)
+        if self.looked:
+            return
         self.looked = True
+        if y is not None:
+            check_error(self.method.signal, y, e)
 
     def relayed(self, net: nn.Module, args: Any, kwargs: Any) -> dict[str, Tensor]:
         """The tangents of every port in the directions of the first one's feedback, for feedback that looks at them."""
@@ -198,7 +208,7 @@ class Star(nn.Module):
 
     def step(self, e: Tensor, y: Tensor, target: Tensor, ids: Tensor | None) -> Step:
         """All that a signal could look at, from the gradient at the output, the output, and what travels with x."""
-        plan = self.plan(tuple(self.ports))
+        plan = self.plan(self.blocks)
         rows = plan.rows(y.detach())
         wanted = as_matrix(target, rows) if Needs.TARGET in self.needs else None
         memory = self.memory.read(ids, wanted) if self.memory and ids is not None and wanted is not None else None
@@ -206,10 +216,13 @@ class Star(nn.Module):
 
     def remember(self, output: Any, given: Given, target: Tensor | None = None) -> None:
         """Note a visit that was taught by something else than this signal; `target` as a matrix, if it is known."""
+        memory = self.memory
+        if memory is None or given.target is None or given.ids is None:
+            return
         y = first_tensor(output)
-        if self.memory is not None and y is not None and given.target is not None and given.ids is not None:
-            rows = self.plan(tuple(self.ports)).rows(y.detach())
-            self.memory.write(given.ids, rows, as_matrix(given.target, rows) if target is None else target)
+        if y is not None:
+            rows = self.plan(self.blocks).rows(y.detach())
+            memory.write(given.ids, rows, as_matrix(given.target, rows) if target is None else target)
 
     def _known(
         self, plan: Plan, y: Tensor, port: Tensor, given: Given, *, training: bool
@@ -218,7 +231,7 @@ class Star(nn.Module):
         if Needs.TARGET not in self.needs:
             return None, None
         rows = plan.rows(y.detach())
-        if given.target is None or (Needs.IDS in self.needs and given.ids is None):
+        if given.target is None or (self.by_ids and given.ids is None):
             if training:
                 raise ValueError(self._missing())
             port.register_hook(refuse)  # evaluation is free; training by it would silently be something else
@@ -252,10 +265,10 @@ class Star(nn.Module):
 
     def follow(self, device: torch.device) -> None:
         """Move the feedback along if the network was moved without its learner."""
+        if all(part.device == device for block in self.blocks for part in self.parts_of(block)):
+            return
         for name in {name for names in self.names.values() for name in names}:
             kept = getattr(self, name)
-            if kept.device == device:
-                continue
             if isinstance(kept, nn.Parameter):
                 kept.data = kept.data.to(device)  # in place: an optimizer holds it
             else:

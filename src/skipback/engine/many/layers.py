@@ -57,10 +57,10 @@ class Layer:
     def __init__(self, rules: Sequence[Dense]) -> None:
         first = rules[0]
         self.module, self.activation, self.flatten = first.module, first.activation, first.flatten
-        self.weight = Stack([r.linear.weight for r in rules])
-        self.bias = None if first.linear.bias is None else Stack([r.linear.bias for r in rules])
+        self.weight = Stack([r.weight for r in rules])
+        self.bias = None if first.bias is None else Stack([r.bias for r in rules])
         self.stacks = [self.weight] if self.bias is None else [self.weight, self.bias]
-        self.kept: tuple[Tensor, Tensor, Tensor] | None = None
+        self.kept: tuple[Tensor, Tensor] | None = None
 
     def run(self, h: Tensor) -> Tensor:
         """From (N, B, in) to (N, B, out)."""
@@ -68,13 +68,13 @@ class Layer:
         W = self.weight.whole.mT
         a = torch.bmm(h, W) if self.bias is None else torch.baddbmm(self.bias.whole.unsqueeze(1), h, W)
         y = self.activation.f(self.module, a)
-        self.kept = (h, a, y)
+        self.kept = h, a if self.activation.keeps else y
         return y
 
     def pull(self, g: Tensor) -> tuple[Tensor, list[Tensor]]:
         """delta, and the gradients of the stacks, for g in place of dL/dy; an end to what the layer has kept."""
         assert self.kept is not None
-        (h, a, y), self.kept = self.kept, None
-        delta = self.activation.back(self.module, g, a if self.activation.keeps else y)
+        (h, kept), self.kept = self.kept, None
+        delta = self.activation.back(self.module, g, kept)
         dW = torch.bmm(delta.mT, h)
         return delta, ([dW] if self.bias is None else [dW, delta.sum(1)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,7 +37,7 @@ def chain(net: nn.Module, layout: Layout) -> Chain | None:
     starts = {cut.module: cut.block for cut in layout.cuts}
     names = [name for name, _ in leaves]
     cut = all(cut.before and not cut.copy and cut.module in names for cut in layout.cuts)
-    if not _sequential(net) or not cut or len(starts) != len(layout.cuts) or _twice(net) or _everywhere():
+    if not _sequential(net) or not cut or len(starts) != len(layout.cuts) or _twice(net) or any(_EVERYWHERE):
         return None
     if _watched(net, before=1, after=1) or any(_watched(module, before=name in starts) for name, module in leaves):
         return None  # the learner has two hooks on the network, and one at each cut
@@ -73,31 +74,49 @@ def _twice(net: nn.Module) -> bool:
     return len(set(map(id, net.modules()))) != len(names)
 
 
-def _everywhere() -> bool:
-    """Whether somebody watches all modules there are."""
-    place = torch.nn.modules.module
-    return bool(
-        place._global_forward_hooks
-        or place._global_forward_pre_hooks
-        or place._global_backward_hooks
-        or place._global_backward_pre_hooks
-    )
-
-
 def _watched(module: nn.Module, *, before: int = 0, after: int = 0) -> bool:
     """Whether somebody else hooked a module, beside so many: a step without calls would not be seen."""
     forwards = len(module._forward_pre_hooks) != before or len(module._forward_hooks) != after
     return bool(forwards or module._backward_hooks or module._backward_pre_hooks)
 
 
-def _hooks(m: nn.Module) -> tuple[int, ...]:
-    return len(m._forward_pre_hooks), len(m._forward_hooks), len(m._backward_hooks), len(m._backward_pre_hooks)
+def _hooks(m: nn.Module) -> tuple[Any, ...]:
+    return m._forward_pre_hooks, m._forward_hooks, m._backward_hooks, m._backward_pre_hooks
 
 
-def signature(net: nn.Module) -> object:
-    """What a chain depends on: which modules and parameters there are, their hooks, and which are trained."""
-    modules = [(id(m), m._compiled_call_impl is None, *_hooks(m)) for m in net.modules()]
-    parameters = [
-        (id(p), p.requires_grad, bool(p._backward_hooks), bool(p._post_accumulate_grad_hooks)) for p in net.parameters()
-    ]
-    return modules, parameters, _everywhere()
+_EVERY = torch.nn.modules.module
+_EVERYWHERE = (
+    _EVERY._global_forward_pre_hooks,
+    _EVERY._global_forward_hooks,
+    _EVERY._global_backward_hooks,
+    _EVERY._global_backward_pre_hooks,
+)
+"""The hooks of all modules there are."""
+
+
+class Signature:
+    """What a chain depends on: which modules and parameters a network has, their hooks, and which are trained.
+
+    Looked at before every step, so it is gathered once, and compared as lists of numbers.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self.modules, self.parameters = list(net.modules()), list(net.parameters())
+        self.children, self.owned = [m._modules for m in self.modules], [m._parameters for m in self.modules]
+        own: list[Any] = [hooks for m in self.modules for hooks in _hooks(m)]
+        self.hooks = [*own, *_EVERYWHERE]
+        self.first = self._look()
+
+    def holds(self) -> bool:
+        """Whether nothing has changed since."""
+        return self._look() == self.first
+
+    def _look(self) -> object:
+        return (
+            [id(child) for children in self.children for child in children.values()],
+            [id(p) for owned in self.owned for p in owned.values()],
+            [*map(len, self.hooks)],
+            [m._compiled_call_impl is None for m in self.modules],
+            [p.requires_grad for p in self.parameters],
+            [bool(p._backward_hooks or p._post_accumulate_grad_hooks) for p in self.parameters],
+        )

@@ -28,20 +28,34 @@ class Activation:
     """An elementwise f, and its derivative, by the kernels that autograd calls.
 
     Attributes:
-        f: y = f(a); its first argument is the module.
+        f: y = f(a), in the place of a unless a is kept; its first argument is the module.
         back: g * f'(a), from the module, g, and what is kept.
+        over: the same in the place of g, where the kernel can and its arguments are g and y alone.
         keeps: a is kept for it; else y, which the next block keeps anyway.
     """
 
     f: Callable[[Any, Tensor], Tensor]
     back: Callable[[Any, Tensor, Tensor], Tensor]
+    over: Callable[[Tensor, Tensor], Tensor] | None = None
     keeps: bool = False
 
 
 ACTIVATIONS: dict[type[nn.Module], Activation] = {
-    nn.Tanh: Activation(lambda m, a: a.tanh(), lambda m, g, y: aten.tanh_backward.default(g, y)),
-    nn.Sigmoid: Activation(lambda m, a: a.sigmoid(), lambda m, g, y: aten.sigmoid_backward.default(g, y)),
-    nn.ReLU: Activation(lambda m, a: a.relu(), lambda m, g, y: aten.threshold_backward.default(g, y, 0)),
+    nn.Tanh: Activation(
+        lambda m, a: a.tanh_(),
+        lambda m, g, y: aten.tanh_backward.default(g, y),
+        lambda g, y: aten.tanh_backward.grad_input(g, y, grad_input=g),
+    ),
+    nn.Sigmoid: Activation(
+        lambda m, a: a.sigmoid_(),
+        lambda m, g, y: aten.sigmoid_backward.default(g, y),
+        lambda g, y: aten.sigmoid_backward.grad_input(g, y, grad_input=g),
+    ),
+    nn.ReLU: Activation(
+        lambda m, a: a.relu_(),
+        lambda m, g, y: aten.threshold_backward.default(g, y, 0),
+        lambda g, y: aten.threshold_backward.grad_input(g, y, 0, grad_input=g),
+    ),
     nn.LeakyReLU: Activation(
         lambda m, a: F.leaky_relu(a, m.negative_slope),
         lambda m, g, a: aten.leaky_relu_backward.default(g, a, m.negative_slope, False),
@@ -71,16 +85,21 @@ class Rule(ABC):
         """Run the block; what it returns is not attached to what it was given."""
 
     @abstractmethod
-    def pull(self, g: Tensor) -> Sequence[Tensor | None]:
-        """The gradients of the parameters, and an end to what the block has kept."""
+    def pull(self, g: Tensor, *, own: bool = False) -> Sequence[Tensor | None]:
+        """The gradients of the parameters, and an end to what the block has kept.
+
+        Args:
+            g: in place of dL/dy.
+            own: nobody else has g, so it may be written over.
+        """
 
     @abstractmethod
     def drop(self) -> None:
         """Forget what the block has kept: nothing will teach it."""
 
-    def learn(self, g: Tensor, update: Update) -> None:
-        """Change the parameters."""
-        update.apply(self.parameters, self.pull(g))
+    def learn(self, g: Tensor, update: Update, *, own: bool = False) -> None:
+        """Change the parameters. The arguments are those of `pull`."""
+        update.apply(self.parameters, self.pull(g, own=own))
 
 
 class Attached(Rule):
@@ -88,7 +107,7 @@ class Attached(Rule):
 
     y: Tensor | None = None
 
-    def pull(self, g: Tensor) -> Sequence[Tensor | None]:
+    def pull(self, g: Tensor, *, own: bool = False) -> Sequence[Tensor | None]:
         """See `Rule`."""
         y = self.y
         self.drop()
@@ -135,17 +154,17 @@ class Dense(Rule):
     def __init__(self, linear: nn.Linear, activation: nn.Module, *, flatten: bool) -> None:
         self.linear, self.module, self.flatten = linear, activation, flatten
         self.activation = ACTIVATIONS[type(activation)]
+        self.weight, self.bias = linear.weight, linear.bias  # once: a module takes microseconds to look them up
         self.parameters = tuple(linear.parameters())
         self.kept: tuple[Tensor, Tensor] | None = None
 
     def run(self, h: Tensor) -> Tensor:
         """See `Rule`."""
         h = h.flatten(1) if self.flatten else h
-        a = F.linear(h, self.linear.weight, self.linear.bias)
-        return self.activate(h, a)
+        return self.activate(h, F.linear(h, self.weight, self.bias))
 
     def activate(self, h: Tensor, a: Tensor) -> Tensor:
-        """Y = f(a), keeping what `pull` needs."""
+        """Y = f(a), keeping what `pull` needs. Nobody else has a."""
         y = self.activation.f(self.module, a)
         self.kept = h, a if self.activation.keeps else y
         return y
@@ -155,32 +174,32 @@ class Dense(Rule):
         assert self.kept is not None
         return self.activation.back(self.module, tangent, self.kept[1])
 
-    def pull(self, g: Tensor) -> Sequence[Tensor | None]:
+    def pull(self, g: Tensor, *, own: bool = False) -> Sequence[Tensor | None]:
         """See `Rule`."""
-        h, delta = self._delta(g)
+        h, delta = self._delta(g, own=own)
         dW = delta.t() @ h
-        return (dW,) if self.linear.bias is None else (dW, delta.sum(0))
+        return (dW,) if self.bias is None else (dW, delta.sum(0))
 
-    def learn(self, g: Tensor, update: Update) -> None:
+    def learn(self, g: Tensor, update: Update, *, own: bool = False) -> None:
         """See `Rule`."""
         rates = [update.inside_product(p) for p in self.parameters]
         if None in rates:
-            super().learn(g, update)
+            update.apply(self.parameters, self.pull(g, own=own))
             return
-        h, delta = self._delta(g)
-        self.linear.weight.addmm_(delta.t(), h, alpha=-rates[0])  # type: ignore[operator]
-        if self.linear.bias is not None:
-            self.linear.bias.sub_(delta.sum(0), alpha=rates[1])
+        h, delta = self._delta(g, own=own)
+        self.weight.addmm_(delta.t(), h, alpha=-rates[0])  # type: ignore[operator]
+        if self.bias is not None:
+            self.bias.sub_(delta.sum(0), alpha=rates[1])
 
     def drop(self) -> None:
         """See `Rule`."""
         self.kept = None
 
-    def _delta(self, g: Tensor) -> tuple[Tensor, Tensor]:
+    def _delta(self, g: Tensor, *, own: bool) -> tuple[Tensor, Tensor]:
         assert self.kept is not None
-        h, delta = self.kept[0], self.derived(g)
-        self.drop()
-        return h, delta
+        (h, kept), over = self.kept, self.activation.over
+        self.kept = None
+        return h, over(g, kept) if own and over is not None else self.activation.back(self.module, g, kept)
 
 
 def rule(modules: Sequence[nn.Module], *, rows: bool) -> Rule:

@@ -9,7 +9,7 @@ The numbers are those of `backward` and a `torch.optim` optimizer.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,15 +18,16 @@ from torch import Tensor, nn
 from skipback.blocks import Layout, first_tensor
 from skipback.engine.ports import Ports
 from skipback.engine.star import Given, Star
-from skipback.engine.step.chain import Chain, chain, signature
+from skipback.engine.step.chain import Chain, Signature, chain
 from skipback.engine.step.checks import check_kept, check_taught, once, opaque
 from skipback.engine.step.dual import dense, run_dual
+from skipback.engine.step.errors import Loss, error
 from skipback.engine.step.ranks import Averaged, check_alike, world
 from skipback.engine.step.rules import Attached, Ran, Rule
-from skipback.feedback import Sees
+from skipback.feedback import Matrix
 from skipback.update import Update
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+_NOTHING = contextlib.nullcontext()
 
 
 class Stepper:
@@ -41,24 +42,25 @@ class Stepper:
 
     def __init__(self, net: nn.Module, layout: Layout, ports: Ports, star: Star | None) -> None:
         self.net, self.layout, self.ports, self.star = net, layout, ports, star
-        self.signature: object = None
+        self.signature: Signature | None = None
         self.whole = self.alike = False
         self.chain: Chain | None = None
         self.parameters: dict[str, tuple[nn.Parameter, ...]] = {}  # of the hidden blocks: one may be called "head", too
         self.head: tuple[nn.Parameter, ...] = ()
         self.index = {segment.block: k for k, segment in enumerate(layout.segments[:-1])}
+        # a product that `project` has made is nobody else's; what another feedback returns may be
+        self.own = star is not None and type(star.method.feedback).project is Matrix.project
 
     def fits(self, args: tuple[Any, ...]) -> bool:
         """Whether this network can be changed block by block, as it is now. May run it once, leaving no trace."""
-        now = signature(self.net)
-        if now != self.signature:
+        if self.signature is None or not self.signature.holds():
             closed = opaque(self.net)
             self.chain = None if closed else chain(self.net, self.layout)
             self.whole = self.chain is None and (closed or not self._once(args))
             *hidden, head = [tuple(p for p in s.parameters if p.requires_grad) for s in self.layout.segments]
             self.parameters = dict(zip(self.index, hidden, strict=True))
             self.head = head
-            self.signature = now
+            self.signature = Signature(self.net)
         return not self.whole
 
     def __call__(self, args: tuple[Any, ...], t: Tensor, loss: Loss, update: Update, given: Given) -> Tensor:
@@ -68,7 +70,8 @@ class Stepper:
             feedback = [] if self.star is None else [part for parts in self.star.parts.values() for part in parts]
             check_alike([*self.net.parameters(), *feedback])
             self.alike = True
-        run = _Run(self, averaged or update, given, next(self.net.parameters()).device)
+        like = self.head[0] if self.head else next(self.net.parameters())
+        run = _Run(self, averaged or update, given, like.device)
         try:
             with torch.no_grad():
                 value = run(args, t, loss)
@@ -120,13 +123,15 @@ class _Run:
             y, head = self._hooked(args)
         return self._close(y, head, t, loss)
 
-    @contextlib.contextmanager
-    def _backward(self) -> Iterator[None]:
+    def _backward(self) -> contextlib.AbstractContextManager[None]:
         """Without autocast, as `backward` is called; and what it keeps of the weights is stale when they change."""
-        with torch.autocast(self.device.type, enabled=False) if self.cast else contextlib.nullcontext():
+        return self._uncast() if self.cast else _NOTHING
+
+    @contextlib.contextmanager
+    def _uncast(self) -> Iterator[None]:
+        with torch.autocast(self.device.type, enabled=False):
             yield
-        if self.cast:
-            torch.clear_autocast_cache()
+        torch.clear_autocast_cache()
 
     def _along(self, chain: Chain, x: Tensor) -> tuple[Tensor, Rule]:
         """Run the blocks one by one, without hooks. Returns the output and the head."""
@@ -178,13 +183,14 @@ class _Run:
             return
         star.follow(self.device)
         star.open(self.stepper.net, args, {}, self.given, training=True)
-        self.ahead, star.ahead = star.ahead, {}
+        if star.ahead:  # to set an attribute of a module takes microseconds
+            self.ahead, star.ahead = star.ahead, {}
         self.signal = self._early()
         self.waits = self.signal is None
 
     def _early(self) -> Tensor | None:
         """The signal, if it is early."""
-        if self.star is None or not self.star.needs.early:
+        if self.star is None or not self.star.early_known:
             return None
         signal, self.target = self.star.early(self.given)
         return self._scaled(signal)
@@ -197,24 +203,21 @@ class _Run:
             self.pending.append((block, rule, y, y._version))
         else:
             check_taught(self.star.ports[block], y, self.signal)
-            with self._backward() if self.cast else contextlib.nullcontext():
+            with self._backward():
                 self._teach(block, rule, y, self.signal)
 
     def _close(self, y: Tensor, head: Rule, t: Tensor, loss: Loss) -> Tensor:
         """The loss, the head's exact gradient, and the blocks that waited for it."""
-        leaf, scale = y.detach().requires_grad_(), self.given.scale
-        plain = isinstance(scale, float) and scale == 1  # a product costs as much as the loss of a small batch
-        with torch.enable_grad():
-            value = loss(leaf, t) if plain else loss(leaf, t) * scale
+        scale = self.given.scale
+        value, e = error(loss, y, t, scale)
         if self.star is not None:
             self.star.remember(y, self.given, self.target)
         with self._backward():
-            (e,) = torch.autograd.grad(value, leaf)
             self._taught(y, e, head)
             head.learn(e, self.update)
             for part, change in self.learned.items():
                 self.update.apply((part,), (change,))  # type: ignore[arg-type]  # what learns is a parameter
-        return value.detach() if plain else value.detach() / scale
+        return value
 
     def _taught(self, y: Tensor, e: Tensor, head: Rule) -> None:
         star = self.star
@@ -230,19 +233,23 @@ class _Run:
 
     def _scaled(self, signal: Tensor) -> Tensor:
         assert self.star is not None
-        return signal if self.star.method.signal.scales else signal * self.given.scale
+        scale = self.given.scale
+        plain = isinstance(scale, float) and scale == 1  # a product with 1 takes as long as a small block's
+        return signal if plain or self.star.method.signal.scales else signal * scale
 
     def _teach(self, block: str, rule: Rule, y: Tensor, signal: Tensor) -> None:
         star, scale = self.star, self.given.scale
         assert star is not None
-        k, plan = self.stepper.index[block], star.plan(tuple(star.ports))
+        k, plan = self.stepper.index[block], star.plan(star.blocks)
         feedback, parts = star.method.feedback, star.parts_of(block)
-        activity, ahead = y if Sees.ACTIVITY in feedback.sees else None, self.ahead.get(block)
-        teaching = feedback.project(plan.lesson(k, signal, activity, ahead), parts).reshape(y.shape).to(y.dtype)
+        activity, ahead = y if star.by_activity else None, self.ahead.get(block)
+        teaching = feedback.project(plan.lesson(k, signal, activity, ahead), parts)
+        if teaching.shape != y.shape or teaching.dtype != y.dtype:
+            teaching = teaching.reshape(y.shape).to(y.dtype)
         if feedback.learns:
             plain = plan.lesson(k, signal.to(parts[0].dtype) / scale, activity, ahead)
             for part, change in zip(parts, feedback.gradient(plain, parts), strict=True):
                 if part.requires_grad:  # ports may share a part: it is changed once, by the sum
                     kept = self.learned.get(part)
                     self.learned[part] = change * scale if kept is None else kept + change * scale
-        rule.learn(teaching, self.update)
+        rule.learn(teaching, self.update, own=self.stepper.own)

@@ -155,6 +155,7 @@ def _learner(net: nn.Module, name: str, x: Tensor) -> Learner:
     learner = sb.attach(net, method, example=x[:2], show=None)  # a whole batch would leave holes in the heap
     if learner.memory is not None:
         learner.memory.seen.fill_(True)
+        learner.memory.complete = True
         learner.memory.checks_left = 0
     return learner
 

@@ -1,0 +1,60 @@
+"""The step writes delta over the teaching, where that is surely nobody else's."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import skipback as sb
+from skipback.feedback import Fixed
+from skipback.signals import LossGradient
+
+
+@dataclass(frozen=True)
+class Same(Fixed):
+    """Feedback that hands out one tensor again and again."""
+
+    handed: list = field(default_factory=list)
+
+    def project(self, lesson, parts):
+        if not self.handed:
+            self.handed.append(super().project(lesson, parts))
+        return self.handed[0]
+
+
+@pytest.mark.parametrize("act", [nn.Tanh, nn.Sigmoid, nn.ReLU])
+def test_a_teaching_that_somebody_else_has_is_left_alone(act):
+    feedback = Same()
+    net = nn.Sequential(nn.Linear(5, 6), act(), nn.Linear(6, 6), act(), nn.Linear(6, 3))
+    x, t = torch.randn(4, 5), torch.tensor([0, 1, 2, 0])
+    learner = sb.attach(net, sb.Direct(paper=None, signal=LossGradient(), feedback=feedback), example=x, show=None)
+    feedback.handed.clear()
+    learner.step(x, t, loss=F.cross_entropy, update=sb.update.sgd())
+    (handed,) = feedback.handed
+    before = handed.clone()
+    learner.step(x, t, loss=F.cross_entropy, update=sb.update.sgd())
+    assert torch.equal(handed, before)
+    assert before.abs().sum() > 0
+
+
+@pytest.mark.parametrize("act", [nn.Tanh, nn.Sigmoid, nn.ReLU, nn.GELU, nn.Identity])
+@pytest.mark.parametrize("make", [sb.dfa, sb.drtp, sb.fdfa])
+def test_in_place_or_not_the_bits_are_those_of_backward(act, make):
+    found = []
+    for stepped in (True, False):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(5, 6), act(), nn.Linear(6, 6), act(), nn.Linear(6, 3))
+        x, t = torch.randn(8, 5), torch.arange(8) % 3
+        learner = sb.attach(net, make(), example=x, show=None)
+        update, plain = sb.update.adam(lr=0.01), torch.optim.Adam(learner.parameters(), lr=0.01, fused=True)
+        for _ in range(3):
+            if stepped:
+                learner.step(x, t, loss=F.cross_entropy, update=update)
+                continue
+            plain.zero_grad()
+            F.cross_entropy(learner(x, target=t), t).backward()
+            plain.step()
+        found.append([p.detach().clone() for p in net.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
