@@ -57,7 +57,7 @@ def peak(way: str, depth: int, width: int, batch: int) -> float:
 def measure(way: str, depth: int, width: int, batch: int) -> float:
     """MiB beyond the weights at the peak of a step of this process, which must have done nothing else."""
     torch.set_num_threads(1)
-    small = Shape(line="", batch=8, sizes={"depth": 2, "width": 8})
+    small = Shape(line="", batch=batch, sizes={"depth": 2, "width": width})
     MAKE[way](small)()  # what is loaded at the first step is no activation
     call = MAKE[way](Shape(line="", batch=batch, sizes={"depth": depth, "width": width}))
     machine.reset_peak()
