@@ -5,6 +5,7 @@ One pair of processes trains everything, and leaves its results in files.
 
 import copy
 import os
+from unittest import mock
 
 import nets
 import pytest
@@ -33,8 +34,8 @@ METHODS = {
 }
 LEARNING = {"dkp", "kp", "weight_mirror", "fdfa", "lg_fg_a"}
 """These learn something beside the network, whose gradients DDP averages too: so it must wrap the learner."""
-PER_SAMPLE = {"fg_a", "fdfa", "lg_fg_a"}
-"""These draw a direction for each sample, and both ranks draw the same: the two halves of a batch, not the whole."""
+DRAWING = {"fg_w", "fg_a", "fdfa", "lg_fg_a"}
+"""These draw directions, each rank its own: they are the two halves of a batch, not the whole."""
 WRAPPED = [
     (name, wrapped)
     for name in METHODS
@@ -127,7 +128,8 @@ def halves(name):
         for part, one in enumerate(pair):
             one.zero_grad()
             mine = slice(4 * part, 4 * part + 4)
-            F.cross_entropy(one(x[mine], target=t[mine], ids=ids[mine]), t[mine]).backward()
+            with mock.patch("skipback.engine.stream.rank", lambda part=part: part):
+                F.cross_entropy(one(x[mine], target=t[mine], ids=ids[mine]), t[mine]).backward()
         for p, q in zip(*(one.parameters() for one in pair), strict=True):
             p.grad = q.grad = (p.grad + q.grad) / RANKS
         steps.append(nets.gradients(pair[0].net))
@@ -137,7 +139,7 @@ def halves(name):
 
 
 def expected_of(name):
-    return halves(name) if name in PER_SAMPLE else alone(name)
+    return halves(name) if name in DRAWING else alone(name)
 
 
 @pytest.mark.parametrize(("name", "wrapped"), WRAPPED)
@@ -165,9 +167,9 @@ def test_a_network_wrapped_without_what_learns_beside_it_is_refused(ranks, name)
         assert "would differ across the 2 ranks: wrap and call the learner" in (rank["refused"][name] or "")
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - PER_SAMPLE))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - DRAWING))
 def test_the_two_halves_are_the_whole(name):
-    """So the reference of those that draw for each sample is the right one."""
+    """So the reference of those that draw is the right one."""
     (_, whole), (_, parts) = alone(name), halves(name)
     assert all(difference(a, b) < 1e-6 for a, b in zip(whole, parts, strict=True))
 

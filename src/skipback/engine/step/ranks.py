@@ -16,6 +16,11 @@ def world() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """Which of them this one is; 0 if it trains alone."""
+    return dist.get_rank() if world() > 1 else 0
+
+
 def check_alike(tensors: Iterable[Tensor]) -> None:
     """Refuse to average the gradients of networks that differ.
 
