@@ -5,6 +5,8 @@ One pair of processes trains everything, and leaves its results in files.
 
 import copy
 import os
+import time
+from datetime import timedelta
 from functools import partial
 from unittest import mock
 
@@ -23,6 +25,8 @@ from skipback import update
 from skipback.engine.stream import Stream
 
 RANKS, STEPS = 2, 3
+WAIT = 1.5
+"""Seconds that a rank waits for one that has failed."""
 
 
 class Counting(nn.Module):
@@ -119,15 +123,53 @@ def drawn(**options):
     return [torch.randn(1000, generator=stream.next(torch.device("cpu"))) for _ in range(2)]
 
 
+def failing(rank, trouble):
+    """One step, one in whose loss rank 1 has trouble, and one more: by each, what is said and after how many seconds.
+
+    No buffers travel before a forward pass here, so the others wait for gradients.
+    """
+    learner, (x, t, _) = attached(("dfa", "mlp", "even"), rank)
+    change, found = update.sgd(0.1), []
+
+    def broken(y, t):
+        trouble()
+        return cross_entropy(y, t)
+
+    for loss in (cross_entropy, broken if rank == 1 else cross_entropy, cross_entropy):
+        start = time.perf_counter()
+        try:
+            learner.step(x, t, loss=loss, update=change)
+            found.append(("", 0))
+        except (RuntimeError, ValueError) as error:
+            found.append((str(error), time.perf_counter() - start))
+    return found
+
+
+def complain():
+    raise ValueError("this loss is out of order")
+
+
+def meet(rank, folder, **options):
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    dist.init_process_group("gloo", init_method=f"file://{folder}", rank=rank, world_size=RANKS, **options)
+
+
 def worker(rank, folder):
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
+    meet(rank, f"{folder}/meet")
     results = {case: (stepped(case, rank), wrapped(case, rank)) for case in CASES}
     with mock.patch("skipback.engine.step.ranks.spread"):
         results["unspread"] = stepped(CASES[0], rank)
     results["noise"], results["alike"] = drawn(), drawn(alike=True)
     results["resumed"], results["through"] = resumed(rank, folder), through(rank)
+    meet(rank, f"{folder}/raises", timeout=timedelta(seconds=WAIT))
+    results["raises"] = failing(rank, complain)
+    time.sleep(2 * WAIT * rank)  # a group that is taken apart would be noticed at once
+    torch.save(results, f"{folder}/rank{rank}.pt")
+    meet(rank, f"{folder}/dies", timeout=timedelta(seconds=600))
+    results["dies"] = failing(rank, partial(os._exit, 0))
     torch.save(results, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 
@@ -201,3 +243,28 @@ def test_one_checkpoint_continues_the_noise_of_every_rank(ranks):
     for rank in ranks:
         assert nets.same(rank["resumed"], rank["through"])
     assert nets.same(ranks[0]["through"], ranks[1]["through"])
+
+
+def test_a_rank_that_raises_does_not_leave_the_others_without_a_word(ranks):
+    waiting, failed = (rank["raises"] for rank in ranks)
+    assert waiting[0] == failed[0] == ("", 0)
+    assert failed[1][0] == "this loss is out of order"
+    message, seconds = waiting[1]
+    assert "rank 0 waited in vain" in message
+    assert WAIT * 0.9 < seconds < 4 * WAIT
+
+
+def test_no_step_follows_one_that_was_broken_off(ranks):
+    """Its gradients would be added to those of another step, in silence."""
+    for rank in ranks:
+        message, seconds = rank["raises"][2]
+        assert "an earlier step was broken off" in message
+        assert seconds < WAIT / 2
+
+
+def test_a_rank_whose_process_dies_is_noticed_at_once(ranks):
+    """Long before the 600 s that the group would wait."""
+    message, seconds = ranks[0]["dies"][1]
+    assert "rank 0 waited in vain" in message
+    assert seconds < 30
+    assert "dies" not in ranks[1]

@@ -110,8 +110,8 @@ class Ranks:
 
 
 BROKEN = (
-    "a step was broken off by an error on this rank, and the other ranks wait for its gradients: start all ranks "
-    "again, from what was saved before"
+    "an earlier step was broken off by an error, so the ranks are no longer at the same one: start all of them again, from "
+    "what was saved before"
 )
 
 
