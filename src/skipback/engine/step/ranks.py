@@ -110,8 +110,8 @@ class Ranks:
 
 
 BROKEN = (
-    "an earlier step was broken off by an error, so the ranks are no longer at the same one: start all of them again, from "
-    "what was saved before"
+    "an earlier step was broken off by an error, so the ranks are no longer at the same one: start all of them again, "
+    "from what was saved before"
 )
 
 
