@@ -149,7 +149,7 @@ def by_cpu(count: int, world: int, trials: list[tuple[Spent, Spent, Spent]]) -> 
 
 
 def scheduled(ranks: list[float], count: int) -> float:
-    """Seconds of the schedule, if a turn of rank k takes b_k / M: through all ranks once, then at the slowest's pace."""
+    """Seconds, if a turn of rank k takes b_k / M: once through all ranks, then at the pace of the slowest."""
     return (sum(ranks) + (count - 1) * max(ranks)) / count
 
 

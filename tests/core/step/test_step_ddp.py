@@ -52,7 +52,11 @@ def counted():
 METHODS = {"dfa": sb.dfa, "drtp": sb.drtp, "f3": lambda: sb.f3(memory=8), "dkp": sb.dkp, "fdfa": sb.fdfa}
 BUILDS = {"norm": nets.batchnorm, "counted": counted, "mlp": nets.mlp}
 SPLITS = {"even": [slice(0, 4), slice(4, 8)], "uneven": [slice(0, 5), slice(5, 8)]}
-CASES = [(m, "norm", "even") for m in METHODS] + [("drtp", "counted", "uneven"), ("f3", "mlp", "uneven")]
+CASES = [(m, "norm", "even") for m in METHODS] + [
+    ("drtp", "counted", "uneven"),
+    ("f3", "mlp", "uneven"),
+    ("fdfa", "mlp", "even"),  # values and tangents in closed form, from the same noise
+]
 PUBLISHED = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 
 
