@@ -29,6 +29,7 @@ METHODS = {
     "dkp": lambda: sb.dkp(),
     "kp": lambda: sb.kp(),
     "weight_mirror": lambda: sb.weight_mirror(),
+    "brsf": lambda: sb.brsf(),
     "fdfa": lambda: sb.fdfa(),
     "lg_fg_a": lambda: sb.lg_fg_a(),
 }
@@ -119,8 +120,11 @@ def alone(name):
     return learner, train(learner, lambda x, t, ids: learner(x, target=t, ids=ids), x, t, ids)
 
 
-def halves(name):
-    """In this process: two learners with half of the batch each, that share the mean of their gradients."""
+def halves(name, *, own=True):
+    """In this process: two learners with half of the batch each, that share the mean of their gradients.
+
+    `own`: each draws directions of its own.
+    """
     x, t, ids = batch()
     pair = [sb.attach(made(nets.mlp, seed=0), METHODS[name](), x, show=None) for _ in range(RANKS)]
     opts, steps = [torch.optim.SGD(one.parameters(), lr=0.5) for one in pair], []
@@ -128,7 +132,7 @@ def halves(name):
         for part, one in enumerate(pair):
             one.zero_grad()
             mine = slice(4 * part, 4 * part + 4)
-            with mock.patch("skipback.engine.stream.rank", lambda part=part: part):
+            with mock.patch("skipback.engine.stream.rank", return_value=part if own else 0):
                 F.cross_entropy(one(x[mine], target=t[mine], ids=ids[mine]), t[mine]).backward()
         for p, q in zip(*(one.parameters() for one in pair), strict=True):
             p.grad = q.grad = (p.grad + q.grad) / RANKS
@@ -158,6 +162,14 @@ def test_what_the_learner_owns_is_the_same_on_both_ranks(ranks, name, wrapped):
     assert nets.same(one, other)
     assert difference(one, owned(learner)) < 1e-6
     assert one
+
+
+@pytest.mark.parametrize("name", sorted(DRAWING))
+def test_each_rank_draws_directions_of_its_own(ranks, name):
+    """Were they the same, the mean over the ranks would keep their variance."""
+    _, alike = halves(name, own=False)
+    for rank in ranks:  # the last step: what forward DFA learns from its directions teaches one step later
+        assert difference(alike[-1], rank[name, "learner"]["gradients"][-1]) > 1e-3
 
 
 @pytest.mark.parametrize("name", sorted(LEARNING))
