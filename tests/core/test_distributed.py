@@ -166,10 +166,31 @@ def test_what_the_learner_owns_is_the_same_on_both_ranks(ranks, name, wrapped):
 
 @pytest.mark.parametrize("name", sorted(DRAWING))
 def test_each_rank_draws_directions_of_its_own(ranks, name):
-    """Were they the same, the mean over the ranks would keep their variance."""
+    """See the test of the variance for what that is good for."""
     _, alike = halves(name, own=False)
     for rank in ranks:  # the last step: what forward DFA learns from its directions teaches one step later
         assert difference(alike[-1], rank[name, "learner"]["gradients"][-1]) > 1e-3
+
+
+def feedback_of(own):
+    """The mean over two ranks of what forward DFA's feedback learns from one batch, at each of many steps."""
+    x, t, _ = batch()
+    learner, steps = sb.attach(made(nets.mlp), sb.fdfa(), x, show=None), []
+    for _ in range(100):
+        found, start = [], copy.deepcopy(learner.star.stream)
+        for rank in range(RANKS):
+            learner.star.stream, part = copy.deepcopy(start), slice(4 * rank, 4 * rank + 4)
+            learner.zero_grad()
+            with mock.patch("skipback.engine.stream.rank", return_value=rank if own else 0):
+                F.cross_entropy(learner(x[part]), t[part]).backward()
+            found.append(torch.cat([p.grad.flatten() for p in learner.star.parameters()]))
+        steps.append(sum(found) / RANKS)
+    return torch.stack(steps)
+
+
+def test_directions_of_ones_own_halve_the_variance_of_forward_dfa():
+    alike, own = (feedback_of(own).var(0).sum() for own in (False, True))
+    assert 0.35 < own / alike < 0.65
 
 
 @pytest.mark.parametrize("name", sorted(LEARNING))

@@ -41,8 +41,9 @@ class Stream(nn.Module):
     """Step n draws from a generator seeded with (seed, n): two numbers in `state_dict()` continue it to the same bits.
 
     Directions are drawn where the network lives; CPU and GPU draw different ones. Where several processes train, rank r
-    draws from (seed, n, r), rank 0 as one process does: were all directions the same, the mean over the ranks would
-    keep their variance. The state is the same on all ranks, so one rank's checkpoint continues all of them.
+    draws from (seed, n, r), rank 0 as one process does: where one direction is for a whole batch, or all samples have
+    about the same Jacobian (forward DFA), the mean over ranks that draw the same would keep its variance. The state is
+    the same on all ranks, so one rank's checkpoint continues all of them.
 
     Args:
         seed: of the directions.
