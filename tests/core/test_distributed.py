@@ -5,6 +5,7 @@ One pair of processes trains everything, and leaves its results in files.
 
 import copy
 import os
+from unittest import mock
 
 import nets
 import pytest
@@ -28,13 +29,14 @@ METHODS = {
     "dkp": lambda: sb.dkp(),
     "kp": lambda: sb.kp(),
     "weight_mirror": lambda: sb.weight_mirror(),
+    "brsf": lambda: sb.brsf(),
     "fdfa": lambda: sb.fdfa(),
     "lg_fg_a": lambda: sb.lg_fg_a(),
 }
 LEARNING = {"dkp", "kp", "weight_mirror", "fdfa", "lg_fg_a"}
 """These learn something beside the network, whose gradients DDP averages too: so it must wrap the learner."""
-PER_SAMPLE = {"fg_a", "fdfa", "lg_fg_a"}
-"""These draw a direction for each sample, and both ranks draw the same: the two halves of a batch, not the whole."""
+DRAWING = {"fg_w", "fg_a", "fdfa", "lg_fg_a"}
+"""These draw directions, each rank its own: they are the two halves of a batch, not the whole."""
 WRAPPED = [
     (name, wrapped)
     for name in METHODS
@@ -118,8 +120,11 @@ def alone(name):
     return learner, train(learner, lambda x, t, ids: learner(x, target=t, ids=ids), x, t, ids)
 
 
-def halves(name):
-    """In this process: two learners with half of the batch each, that share the mean of their gradients."""
+def halves(name, *, own=True):
+    """In this process: two learners with half of the batch each, that share the mean of their gradients.
+
+    `own`: each draws directions of its own.
+    """
     x, t, ids = batch()
     pair = [sb.attach(made(nets.mlp, seed=0), METHODS[name](), x, show=None) for _ in range(RANKS)]
     opts, steps = [torch.optim.SGD(one.parameters(), lr=0.5) for one in pair], []
@@ -127,7 +132,8 @@ def halves(name):
         for part, one in enumerate(pair):
             one.zero_grad()
             mine = slice(4 * part, 4 * part + 4)
-            F.cross_entropy(one(x[mine], target=t[mine], ids=ids[mine]), t[mine]).backward()
+            with mock.patch("skipback.engine.stream.rank", return_value=part if own else 0):
+                F.cross_entropy(one(x[mine], target=t[mine], ids=ids[mine]), t[mine]).backward()
         for p, q in zip(*(one.parameters() for one in pair), strict=True):
             p.grad = q.grad = (p.grad + q.grad) / RANKS
         steps.append(nets.gradients(pair[0].net))
@@ -137,7 +143,7 @@ def halves(name):
 
 
 def expected_of(name):
-    return halves(name) if name in PER_SAMPLE else alone(name)
+    return halves(name) if name in DRAWING else alone(name)
 
 
 @pytest.mark.parametrize(("name", "wrapped"), WRAPPED)
@@ -158,6 +164,35 @@ def test_what_the_learner_owns_is_the_same_on_both_ranks(ranks, name, wrapped):
     assert one
 
 
+@pytest.mark.parametrize("name", sorted(DRAWING))
+def test_each_rank_draws_directions_of_its_own(ranks, name):
+    """See the test of the variance for what that is good for."""
+    _, alike = halves(name, own=False)
+    for rank in ranks:  # the last step: what forward DFA learns from its directions teaches one step later
+        assert difference(alike[-1], rank[name, "learner"]["gradients"][-1]) > 1e-3
+
+
+def feedback_of(own):
+    """The mean over two ranks of what forward DFA's feedback learns from one batch, at each of many steps."""
+    x, t, _ = batch()
+    learner, steps = sb.attach(made(nets.mlp), sb.fdfa(), x, show=None), []
+    for _ in range(100):
+        found, start = [], copy.deepcopy(learner.star.stream)
+        for rank in range(RANKS):
+            learner.star.stream, part = copy.deepcopy(start), slice(4 * rank, 4 * rank + 4)
+            learner.zero_grad()
+            with mock.patch("skipback.engine.stream.rank", return_value=rank if own else 0):
+                F.cross_entropy(learner(x[part]), t[part]).backward()
+            found.append(torch.cat([p.grad.flatten() for p in learner.star.parameters()]))
+        steps.append(sum(found) / RANKS)
+    return torch.stack(steps)
+
+
+def test_directions_of_ones_own_halve_the_variance_of_forward_dfa():
+    alike, own = (feedback_of(own).var(0).sum() for own in (False, True))
+    assert 0.35 < own / alike < 0.65
+
+
 @pytest.mark.parametrize("name", sorted(LEARNING))
 def test_a_network_wrapped_without_what_learns_beside_it_is_refused(ranks, name):
     """The trap: each rank's feedback would go its own way, and nothing would be said."""
@@ -165,9 +200,9 @@ def test_a_network_wrapped_without_what_learns_beside_it_is_refused(ranks, name)
         assert "would differ across the 2 ranks: wrap and call the learner" in (rank["refused"][name] or "")
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - PER_SAMPLE))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - DRAWING))
 def test_the_two_halves_are_the_whole(name):
-    """So the reference of those that draw for each sample is the right one."""
+    """So the reference of those that draw is the right one."""
     (_, whole), (_, parts) = alone(name), halves(name)
     assert all(difference(a, b) < 1e-6 for a, b in zip(whole, parts, strict=True))
 

@@ -67,7 +67,7 @@ class Layers(Route):
         self.transport, self.ports, self.now = method.transport, ports, Pass()
         # modules and their own names for the parameters: a parameter itself may be exchanged (`load_state_dict`)
         self.places = [(*_home(net, name), name) for name, _ in net.named_parameters()]
-        self.stream = Stream(seed) if self.transport.random else None
+        self.stream = Stream(seed, alike=True) if self.transport.random else None
         generator = seeded("layerwise feedback", seed)
         self.weights: dict[str, int] = {}
         for k, (name, weight) in enumerate(self._meet(run).items()):

@@ -152,7 +152,8 @@ class Learner(nn.Module):
         For an early signal (DRTP, F3) that is during the forward pass, so that no activation waits and memory does not
         grow with depth. The numbers are those of `loss(learner(x)).backward()` and a `torch.optim` optimizer, whose
         state the update keeps. Gradients are gone at once: to clip them, or to accumulate, use `backward`. Where
-        several processes train, each block's gradients are averaged over them.
+        several processes train, each block's gradients are averaged over them, and buffers are those of rank 0 before
+        each forward pass, as under DDP.
 
         Args:
             x: the input, or a tuple of inputs.
@@ -167,7 +168,8 @@ class Learner(nn.Module):
 
         Raises:
             ValueError: the network is in eval mode, or the update holds the optimizer of other parameters.
-            RuntimeError: the method was taken off.
+            RuntimeError: the method was taken off; or, with several processes, another rank failed, or an earlier step
+                was broken off.
         """
         args, given = x if isinstance(x, tuple) else (x,), Given(t, ids, scale)
         if not self._handles:

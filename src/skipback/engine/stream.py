@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from skipback.engine.step.ranks import rank
+
 
 def seeded(*parts: object, device: torch.device | str = "cpu") -> Generator:
     """A generator for a purpose and a seed.
@@ -38,13 +40,21 @@ def refuse_compiled() -> None:
 class Stream(nn.Module):
     """Step n draws from a generator seeded with (seed, n): two numbers in `state_dict()` continue it to the same bits.
 
-    Directions are drawn where the network lives; CPU and GPU draw different ones.
+    Directions are drawn where the network lives; CPU and GPU draw different ones. Where several processes train, rank r
+    draws from (seed, n, r), rank 0 as one process does: where one direction is for a whole batch, or all samples have
+    about the same Jacobian (forward DFA), the mean over ranks that draw the same would keep its variance. The state is
+    the same on all ranks, so one rank's checkpoint continues all of them.
+
+    Args:
+        seed: of the directions.
+        alike: all ranks draw the same, as where feedback itself is drawn anew.
     """
 
     position: Tensor
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, alike: bool = False) -> None:
         super().__init__()
+        self.alike = alike
         self.register_buffer("position", torch.tensor([seed, 0]))
         self.known: list[int] | None = None  # the same numbers on the host: reading a buffer on a GPU would wait for it
 
@@ -53,7 +63,8 @@ class Stream(nn.Module):
         refuse_compiled()
         if self.known is None:
             self.known = self.position.tolist()
-        generator = seeded("directions", *self.known, device=device)
+        own = 0 if self.alike else rank()
+        generator = seeded("directions", *self.known, *([own] if own else []), device=device)
         self.known[1] += 1
         self.position[1] += 1
         return generator

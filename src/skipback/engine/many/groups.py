@@ -1,7 +1,7 @@
 """Groups: members in a row whose updates agree in every setting are stepped as one.
 
-Every update that skipback has is elementwise, so that of a stack is that of each member. Their state is shared like
-their weights: each member's own optimizer holds views of the stack's, in torch's own layout.
+The step of a stack is that of each member where an optimizer looks at each number alone (`ELEMENTWISE`). Their state is
+shared like their weights: each member's own optimizer holds views of the stack's, in torch's own layout.
 """
 
 from __future__ import annotations
@@ -11,11 +11,26 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
 from skipback.engine.many.layers import Stack
 from skipback.update import Update
+
+ELEMENTWISE = (
+    optim.SGD,
+    optim.Adam,
+    optim.AdamW,
+    optim.RMSprop,
+    optim.Adagrad,
+    optim.Adadelta,
+    optim.Adamax,
+    optim.NAdam,
+    optim.RAdam,
+    optim.ASGD,
+    optim.Rprop,
+)
+"""Torch's optimizers that change each number by its own gradient and state. Adafactor, e.g., looks at norms."""
 
 
 class Group:
@@ -75,10 +90,10 @@ def grouped(updates: Sequence[Update], stacks: Sequence[Stack], optimizers: Sequ
     """The members in groups, as large as can be.
 
     Raises:
-        ValueError: an optimizer has several parameter groups.
+        ValueError: an optimizer has several parameter groups, holds other weights, or may mix the members.
     """
-    if any(len(optimizer.param_groups) != 1 for optimizer in optimizers):
-        raise ValueError("an update with several parameter groups is not trained together: give it one")
+    for n, optimizer in enumerate(optimizers):
+        _check(optimizer, [stack.own[n] for stack in stacks], n)
     trained = [stack for stack in stacks if stack.own[0].requires_grad]
     keys = [
         (type(u), type(o), _settings(o), _age(o, trained, n))
@@ -90,6 +105,22 @@ def grouped(updates: Sequence[Update], stacks: Sequence[Stack], optimizers: Sequ
         span = range(members[0], members[-1] + 1)
         found.append(Group(span, updates[members[0]], stacks, optimizers))
     return found
+
+
+def _check(optimizer: Optimizer, own: Sequence[Tensor], n: int) -> None:
+    if len(optimizer.param_groups) != 1:
+        raise ValueError("an update with several parameter groups is not trained together: give it one")
+    if type(optimizer) not in ELEMENTWISE:
+        raise ValueError(
+            f"member {n}: {type(optimizer).__name__} is not known to step each number by itself, so it would mix the "
+            "members: train them one by one by learner.step, or by an update of skipback.update"
+        )
+    held = {id(p) for p in optimizer.param_groups[0]["params"]}
+    if not all(id(p) in held for p in own):
+        raise ValueError(
+            f"member {n}: this update holds the optimizer of other parameters: make an update for each member, or pass "
+            "one for all that was never used"
+        )
 
 
 def unbound(update: Update) -> Update:

@@ -73,15 +73,16 @@ class Many:
             x: the members' inputs (N, B, ...); `x.expand(N, *x.shape)` is one batch for all, without a copy.
             t: their targets (N, B, ...).
             loss: loss(output, target) of one member.
-            update: what changes the weights: one for all (each member gets its own copy), or a list of N. Members in a
-                row with equal settings are stepped in one call. Pass the same at every step.
+            update: what changes the weights: a new one for all (each member gets its own copy), or a list of N. Members
+                in a row with equal settings are stepped in one call. Pass the same at every step.
             ids: (N, B), for delayed signals.
 
         Returns:
             The losses (N,), before the update.
 
         Raises:
-            ValueError: the shapes do not fit, a member is in eval mode, or ids are missing.
+            ValueError: the shapes do not fit, a member is in eval mode, ids are missing, or an update is of something
+                else, or of a kind that has no batched form.
             RuntimeError: a member was moved, or `unstack` was called.
         """
         self._check(x, t, ids)
@@ -134,13 +135,22 @@ class Many:
         optimizers = [u.bind(learner.parameters()) for u, learner in zip(self.updates, self.learners, strict=True)]
         now = settings(optimizers)
         if now != self.settings:
-            self.settings = now
             if not self.groups or not all(group.follow() for group in self.groups):
                 self.groups = grouped(self.updates, self.weights, optimizers)
+            self.settings = now  # not before: a refusal must come again
 
     def _copies(self, update: Update) -> list[Update]:
-        """One of each member's own, the same at every step."""
+        """One of each member's own, the same at every step.
+
+        Raises:
+            ValueError: it was used for something else, whose settings and state the copies would not have.
+        """
         if update not in self.copies:
+            if update.optimizer is not None:
+                raise ValueError(
+                    "one update for all must be a new one, but this one has an optimizer from somewhere else: pass a "
+                    "list of one for each member"
+                )
             self.copies[update] = [unbound(update) for _ in self.learners]
         return self.copies[update]
 

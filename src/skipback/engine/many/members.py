@@ -17,6 +17,8 @@ LAYERS = (
     "trained together"
 )
 
+ALONE = "train it alone, by learner.step"
+
 
 def dense_rules(learner: Learner) -> list[Dense]:
     """The blocks of one member in order, each a linear layer and its activation; the last one is the head.
@@ -63,15 +65,16 @@ def _check_method(learner: Learner) -> None:
     if learner.anchor is not None:
         raise ValueError(f"an anchored method {what}: take the method without its anchor")
     if not isinstance(method, Exact | HeadOnly | Direct):
-        raise ValueError(f"a {type(method).__name__} method {what}: only bp, shallow and direct methods are")
+        raise ValueError(f"a {type(method).__name__} method {what}: only bp, shallow and direct methods are: {ALONE}")
     if not isinstance(method, Direct):
         return
     feedback = method.feedback
     if feedback.learns:
-        raise ValueError(f"learned feedback ({type(feedback).__name__}) {what}: only fixed matrices are")
+        raise ValueError(f"learned feedback ({type(feedback).__name__}) {what}: only fixed matrices are: {ALONE}")
     matrix = isinstance(feedback, Matrix) and type(feedback).project is Matrix.project
     if not matrix or feedback.sees is not Sees.NOTHING:
-        raise ValueError(f"feedback of kind {type(feedback).__name__} {what}: only a fixed matrix for each port is")
+        kind = type(feedback).__name__
+        raise ValueError(f"feedback of kind {kind} {what}: only a fixed matrix for each port is: {ALONE}")
 
 
 def _plain(net: nn.Module) -> list[Dense]:

@@ -1,12 +1,24 @@
-"""Ranks: average the gradients of each block over the processes while the others are still being computed."""
+"""Ranks: average the gradients of each block over the processes while the others are still being computed.
+
+As `DistributedDataParallel` does, so that a step leaves the same weights and buffers as it and `backward`:
+
+    gradients   the mean of the ranks' own, each of the mean loss of its own batch: where batches differ in size, the
+                samples of a small one count more. That is the gradient of the mean of the ranks' losses
+    buffers     those of rank 0 (running statistics), given to all before each forward pass; each rank then adds its
+                own batch to them, so save those of rank 0
+
+A rank that waits for another one gives up after the process group's own time: `init_process_group(timeout=...)`, by
+torch's default 30 minutes for gloo and 10 for NCCL; at once if the other process has died.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from skipback.update import Parameters, Update
 
@@ -14,6 +26,11 @@ from skipback.update import Parameters, Update
 def world() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this one is; 0 if it trains alone."""
+    return dist.get_rank() if world() > 1 else 0
 
 
 def check_alike(tensors: Iterable[Tensor]) -> None:
@@ -31,13 +48,83 @@ def check_alike(tensors: Iterable[Tensor]) -> None:
     values = [k * a + b for k, (a, b) in enumerate(sums, 1)]  # k: the order counts, too
     low = torch.tensor([len(held), trained, size, sum(values)], dtype=torch.float64, device=held[0].device)
     high = low.clone()
-    dist.all_reduce(low, dist.ReduceOp.MIN)
-    dist.all_reduce(high, dist.ReduceOp.MAX)
+    with waiting():
+        dist.all_reduce(low, dist.ReduceOp.MIN)
+        dist.all_reduce(high, dist.ReduceOp.MAX)
     if not torch.equal(low, high):
         raise RuntimeError(
             "the ranks hold different networks, so the average of their gradients means nothing: build them from one "
             "seed (torch.manual_seed, and attach(seed=...)), or load one state on all ranks, before the first step"
         )
+
+
+def spread(buffers: Iterable[Tensor]) -> None:
+    """Give all ranks the buffers of rank 0, those of one type in one message."""
+    by_type: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for buffer in buffers:
+        by_type.setdefault((buffer.dtype, buffer.device), []).append(buffer)
+    for held in by_type.values():
+        message = torch.cat([b.detach().reshape(-1) for b in held])
+        with waiting():
+            dist.broadcast(message, 0)
+        if rank() != 0:
+            for buffer, part in zip(held, message.split([b.numel() for b in held]), strict=True):
+                buffer.detach().copy_(part.view(buffer.shape))
+
+
+class Ranks:
+    """The processes, as one network's steps see them.
+
+    Attributes:
+        broken: whether a step was broken off, or is under way.
+    """
+
+    def __init__(self) -> None:
+        self.alike = self.broken = False
+
+    def open(self, update: Update, net: nn.Module, feedback: Iterable[Sequence[Tensor]]) -> Averaged:
+        """Begin a step of all ranks.
+
+        Args:
+            update: what changes the weights.
+            net: the network.
+            feedback: of each block; must be alike on all ranks, as the weights.
+
+        Raises:
+            RuntimeError: the ranks differ; another one has failed; or an earlier step of this one has. What it would
+                send now, the others would take for the gradients that they still wait for.
+        """
+        if self.broken:
+            raise RuntimeError(BROKEN)
+        if not self.alike:
+            check_alike([*net.parameters(), *(part for parts in feedback for part in parts)])
+            self.alike = True
+        self.broken = True
+        spread(net.buffers())
+        return Averaged(update)
+
+    def close(self, averaged: Averaged) -> None:
+        """End it: wait for the averages, and change the weights."""
+        averaged.flush()
+        self.broken = False
+
+
+BROKEN = (
+    "an earlier step was broken off by an error, so the ranks are no longer at the same one: start all of them again, "
+    "from what was saved before"
+)
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """Say more than torch does when another rank does not answer."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"rank {rank()} waited in vain for the other ranks: one of them has failed (see its own error), or has "
+            "fewer or other batches. How long a rank waits is said by init_process_group(timeout=...)"
+        ) from error
 
 
 class Averaged(Update):
@@ -61,7 +148,8 @@ class Averaged(Update):
         for dtype in dict.fromkeys(g.dtype for g in full):
             pairs = [(p, g) for p, g in zip(parameters, full, strict=True) if g.dtype == dtype]
             message = torch.cat([g.reshape(-1) for _, g in pairs])  # a copy: autograd may give one tensor to two
-            work = dist.all_reduce(message, async_op=True)
+            with waiting():
+                work = dist.all_reduce(message, async_op=True)
             self.sent.append(([p for p, _ in pairs], message, work))
 
     def flush(self) -> None:
@@ -69,6 +157,7 @@ class Averaged(Update):
         sent, self.sent, count = self.sent, [], world()
         for parameters, message, work in sent:
             if work is not None:
-                work.wait()
+                with waiting():
+                    work.wait()
             parts = (message / count).split([p.numel() for p in parameters])
             self.update.apply(parameters, [g.view(p.shape) for p, g in zip(parameters, parts, strict=True)])

@@ -22,7 +22,7 @@ from skipback.engine.step.chain import Chain, Signature, chain
 from skipback.engine.step.checks import check_kept, check_taught, once, opaque
 from skipback.engine.step.dual import dense, run_dual
 from skipback.engine.step.errors import Loss, error
-from skipback.engine.step.ranks import Averaged, check_alike, world
+from skipback.engine.step.ranks import Ranks, world
 from skipback.engine.step.rules import Attached, Ran, Rule
 from skipback.feedback import Matrix
 from skipback.update import Update
@@ -43,7 +43,8 @@ class Stepper:
     def __init__(self, net: nn.Module, layout: Layout, ports: Ports, star: Star | None) -> None:
         self.net, self.layout, self.ports, self.star = net, layout, ports, star
         self.signature: Signature | None = None
-        self.whole = self.alike = False
+        self.whole = False
+        self.ranks = Ranks()
         self.chain: Chain | None = None
         self.parameters: dict[str, tuple[nn.Parameter, ...]] = {}  # of the hidden blocks: one may be called "head", too
         self.head: tuple[nn.Parameter, ...] = ()
@@ -65,18 +66,16 @@ class Stepper:
 
     def __call__(self, args: tuple[Any, ...], t: Tensor, loss: Loss, update: Update, given: Given) -> Tensor:
         """One step. Returns the loss, before it."""
-        averaged = Averaged(update) if world() > 1 else None
-        if averaged is not None and not self.alike:
-            feedback = [] if self.star is None else [part for parts in self.star.parts.values() for part in parts]
-            check_alike([*self.net.parameters(), *feedback])
-            self.alike = True
+        averaged = None
+        if world() > 1:
+            averaged = self.ranks.open(update, self.net, () if self.star is None else self.star.parts.values())
         like = self.head[0] if self.head else next(self.net.parameters())
         run = _Run(self, averaged or update, given, like.device)
         try:
             with torch.no_grad():
                 value = run(args, t, loss)
                 if averaged is not None:
-                    averaged.flush()
+                    self.ranks.close(averaged)
         except BaseException:
             self._drop()
             raise
