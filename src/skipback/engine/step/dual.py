@@ -2,6 +2,8 @@
 
     [a; a'] = [h; h'] W^T        a gets the bias; h' = f'(a) a', and the noise of the port behind the block
 
+Each [h; h'] is the next block's input as it lies, so nothing is copied together.
+
 The first pass of several, and every pass, is a forward pass too: its values are those of the training pass.
 """
 
@@ -37,29 +39,42 @@ def run_dual(chain: Chain, x: Tensor, stream: Stream, tangents: int) -> tuple[Te
     for _ in range(tangents):
         y, ports, one = _pass(chain, x, generator)
         total = {block: total[block] + found if total else found for block, found in one.items()}
-    return y, {block: summed / tangents for block, summed in total.items()}, ports
+    if tangents > 1:
+        total = {block: summed / tangents for block, summed in total.items()}
+    return y, total, ports
 
 
 def _pass(chain: Chain, x: Tensor, generator: torch.Generator) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
     ports: list[Tensor] = []
     noises: dict[str, Tensor] = {}
-    h, tangent = x, None
+    h, both = x, None
     for block, rule in chain.hidden:
-        h, tangent = _layer(rule, h, tangent)
-        noises[block] = torch.randn(h.shape, generator=generator, device=generator.device).to(h)
-        tangent = noises[block] if tangent is None else tangent.add_(noises[block])
+        h, both = _layer(rule, h, both)
+        noise = torch.randn(h.shape, generator=generator, device=generator.device).to(h)
+        both = torch.cat([h, noise]) if both is None else both
+        if ports:
+            both[len(h) :].add_(noise)
+        noises[block] = noise
         ports.append(h)
-    y, d = _layer(chain.head, h, tangent)
-    assert d is not None
+    y, both = _layer(chain.head, h, both)
+    assert both is not None
+    d = both[len(y) :]
     return y, ports, {block: d.t() @ noise / len(y) for block, noise in noises.items()}
 
 
-def _layer(rule: Rule, h: Tensor, tangent: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _layer(rule: Rule, h: Tensor, both: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """From [h; h'] to y and [y; y'], each in the place of its pre-activation. Without a tangent there is but y."""
     assert isinstance(rule, Dense)
-    if tangent is None:
+    if both is None:
         return rule.run(h), None
-    both = F.linear(torch.cat([h, tangent]), rule.linear.weight)
+    both = F.linear(both, rule.weight)
     a, moved = both[: len(h)], both[len(h) :]
-    if rule.linear.bias is not None:
-        a.add_(rule.linear.bias)
-    return rule.activate(h, a), rule.derived(moved)
+    if rule.bias is not None:
+        a.add_(rule.bias)
+    y = rule.activate(h, a.clone() if rule.activation.keeps else a)
+    tangent = rule.derived(moved, own=True)
+    if y is not a:
+        a.copy_(y)
+    if tangent is not moved:
+        moved.copy_(tangent)
+    return y, both

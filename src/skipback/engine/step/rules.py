@@ -169,10 +169,13 @@ class Dense(Rule):
         self.kept = h, a if self.activation.keeps else y
         return y
 
-    def derived(self, tangent: Tensor) -> Tensor:
-        """f'(a) times a tangent of a."""
+    def derived(self, tangent: Tensor, *, own: bool) -> Tensor:
+        """f'(a) times a tangent of a, which may be written over if nobody else has it."""
         assert self.kept is not None
-        return self.activation.back(self.module, tangent, self.kept[1])
+        kept, over = self.kept[1], self.activation.over
+        if own and over is not None:
+            return over(tangent, kept)
+        return self.activation.back(self.module, tangent, kept)
 
     def pull(self, g: Tensor, *, own: bool = False) -> Sequence[Tensor | None]:
         """See `Rule`."""
@@ -197,9 +200,9 @@ class Dense(Rule):
 
     def _delta(self, g: Tensor, *, own: bool) -> tuple[Tensor, Tensor]:
         assert self.kept is not None
-        (h, kept), over = self.kept, self.activation.over
+        h, delta = self.kept[0], self.derived(g, own=own)
         self.kept = None
-        return h, over(g, kept) if own and over is not None else self.activation.back(self.module, g, kept)
+        return h, delta
 
 
 def rule(modules: Sequence[nn.Module], *, rows: bool) -> Rule:
