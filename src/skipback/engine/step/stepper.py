@@ -20,7 +20,9 @@ from skipback.engine.ports import Ports
 from skipback.engine.star import Given, Star
 from skipback.engine.step.chain import Chain, chain, signature
 from skipback.engine.step.checks import check_kept, check_taught, once, opaque
+from skipback.engine.step.compiled import Compiler
 from skipback.engine.step.dual import dense, run_dual
+from skipback.engine.step.forms import drop, formed
 from skipback.engine.step.ranks import Averaged, check_alike, world
 from skipback.engine.step.rules import Attached, Ran, Rule
 from skipback.feedback import Sees
@@ -61,7 +63,15 @@ class Stepper:
             self.signature = now
         return not self.whole
 
-    def __call__(self, args: tuple[Any, ...], t: Tensor, loss: Loss, update: Update, given: Given) -> Tensor:
+    def __call__(
+        self,
+        args: tuple[Any, ...],
+        t: Tensor,
+        loss: Loss,
+        update: Update,
+        given: Given,
+        compiler: Compiler | None = None,
+    ) -> Tensor:
         """One step. Returns the loss, before it."""
         averaged = Averaged(update) if world() > 1 else None
         if averaged is not None and not self.alike:
@@ -69,6 +79,7 @@ class Stepper:
             check_alike([*self.net.parameters(), *feedback])
             self.alike = True
         run = _Run(self, averaged or update, given, next(self.net.parameters()).device)
+        run.compiler = compiler
         try:
             with torch.no_grad():
                 value = run(args, t, loss)
@@ -90,8 +101,8 @@ class Stepper:
         """Let go of what a step that failed has kept."""
         if self.star is not None:
             self.star.ahead = {}
-        for rule in [] if self.chain is None else [*(rule for _, rule in self.chain.hidden), self.chain.head]:
-            rule.drop()
+        if self.chain is not None:
+            drop(self.chain)
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: the chain is found again."""
@@ -105,6 +116,7 @@ class _Run:
         self.stepper, self.star, self.update, self.given = stepper, stepper.star, update, given
         self.cast = torch.is_autocast_enabled(device.type)
         self.device = device
+        self.compiler: Compiler | None = None
         self.signal: Tensor | None = None
         self.target: Tensor | None = None
         self.waits = True
@@ -114,8 +126,8 @@ class _Run:
 
     def __call__(self, args: tuple[Any, ...], t: Tensor, loss: Loss) -> Tensor:
         chain = self.stepper.chain
-        if chain is not None and len(args) == 1 and isinstance(args[0], Tensor) and not self.cast:
-            y, head = self._along(chain, args[0])
+        if chain is not None and len(args) == 1 and isinstance(args[0], Tensor):
+            y, head = self._along(formed(chain, cast=self.cast, compiler=self.compiler), args[0])
         else:
             y, head = self._hooked(args)
         return self._close(y, head, t, loss)
