@@ -57,8 +57,10 @@ class Settings(BaseModel):
     as_published: bool = Field(False, description="the update of the original code")
     device: str = Field("auto", description=_one_of(choices.DEVICES))
     threads: int = Field(1, ge=1, le=1024, description="CPU threads, which help wide layers")
+    precision: str = Field("auto", description=_one_of(choices.PRECISIONS))
+    compile: bool = Field(False, description="convolutions and the like through torch.compile")
 
-    @field_validator("net", "activation", "loss", "optimizer", "feedback", "signal", "device", *OPTIONS)
+    @field_validator("net", "activation", "loss", "optimizer", "feedback", "signal", "device", "precision", *OPTIONS)
     @classmethod
     def _known(cls, value: str | None, info: Any) -> str | None:
         tables: dict[str, Any] = {
@@ -69,6 +71,7 @@ class Settings(BaseModel):
             "feedback": choices.DRAWS,
             "signal": choices.SIGNALS,
             "device": choices.DEVICES,
+            "precision": choices.PRECISIONS,
             "prepare": choices.PREPARATIONS,
             "augment": choices.AUGMENTS,
             "validation": choices.SPLITS,

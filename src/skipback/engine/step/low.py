@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipback.engine.step.rules import Dense, Rule
+from skipback.update import Update
 
 
 class Low(Rule):
@@ -37,12 +38,25 @@ class Low(Rule):
 
     def pull(self, g: Tensor) -> Sequence[Tensor | None]:
         """See `Rule`."""
+        return [d.to(p.dtype) for d, p in zip(self._low(g), self.parameters, strict=True)]
+
+    def learn(self, g: Tensor, update: Update) -> None:
+        """See `Rule`. Where a step is W - rate * dW, dW becomes float32 on the way."""
+        rates = [update.inside_product(p) for p in self.parameters]
+        if None in rates:
+            super().learn(g, update)
+            return
+        for p, d, rate in zip(self.parameters, self._low(g), rates, strict=True):
+            p.sub_(d, alpha=rate)
+
+    def _low(self, g: Tensor) -> list[Tensor]:
+        """The gradients as they leave the products."""
         assert self.kept is not None
         h, kept = self.kept
         self.drop()
-        delta, weight, bias = self.activation.back(self.module, g, kept), self.linear.weight, self.linear.bias
-        dW = (delta.t() @ h).to(weight.dtype)
-        return (dW,) if bias is None else (dW, delta.sum(0).to(bias.dtype))
+        delta = self.activation.back(self.module, g, kept)
+        dW = delta.t() @ h
+        return [dW] if self.linear.bias is None else [dW, delta.sum(0)]
 
     def drop(self) -> None:
         """See `Rule`."""
