@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import pickle
 from dataclasses import replace
 
@@ -22,10 +23,10 @@ METHODS = {
     "drtp": sb.drtp,
     "f3": lambda: sb.f3(memory=16),
     "dkp": lambda: replace(sb.dkp(), feedback=replace(sb.dkp().feedback, draw=draws.Gaussian())),
-    "shallow": sb.shallow,
+    "bp": sb.bp,
 }
 AOT = functools.partial(torch.compile, backend="aot_eager")
-AUTOGRAD = {"conv": (nets.conv, 1), "norm": (nets.batchnorm, 2)}
+AUTOGRAD = {"conv": (nets.conv, 2), "norm": (nets.batchnorm, 2)}
 """Chains, and how many of their blocks go by autograd."""
 
 
@@ -34,6 +35,10 @@ def _forget():
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
+
+
+def _pickled(learner):
+    return pickle.loads(pickle.dumps(learner))
 
 
 def counting():
@@ -46,13 +51,12 @@ def data_of(name, **kw):
 
 
 def by(learner, step, data, compile=False, **kw):
-    return [
-        learner.step(x, t, loss=cross_entropy, update=step, ids=i, compile=compile, **kw).item() for x, t, i in data
-    ]
+    """Train by `step`. Returns the losses."""
+    kw = {"loss": cross_entropy, "update": step, "compile": compile, **kw}
+    return [learner.step(x, t, ids=ids, **kw).item() for x, t, ids in data]
 
 
-@pytest.mark.parametrize("build", AUTOGRAD)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "build"), [("dfa", "conv"), ("drtp", "norm"), ("f3", "conv"), ("dkp", "norm")])
 def test_fifty_steps_are_those_of_the_plain_step(name, build):
     data, (net, blocks) = data_of(build) * 10, AUTOGRAD[build]
     one, other = twins(net, METHODS[name](), data[0][0])
@@ -92,34 +96,28 @@ def test_many_blocks_are_all_compiled():
     """Each has code of its own: for one code, torch stops compiling after 8 graphs, in silence."""
 
     def build():
-        sizes = [6, *range(7, 19), 5]
-        layers = [m for i, o in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(i, o), nn.ELU())]
+        sizes = [6, *range(7, 16), 5]
+        layers = [m for i, o in itertools.pairwise(sizes) for m in (nn.Linear(i, o), nn.ELU())]
         return nn.Sequential(*layers[:-1])
 
     data, (counter, compiler) = data_of("mlp", steps=2), counting()
     one, other = twins(build, sb.drtp(), data[0][0])
     by(one, update.sgd(0.1), data, compiler)
     by(other, update.sgd(0.1), data)
-    assert counter.frame_count == 12
+    assert counter.frame_count == 9
     assert apart(one, other) < 1e-12
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch hides it, unless it is an error
-@pytest.mark.parametrize(
-    ("build", "method"), [("named", "dfa"), ("named", "f3"), ("named", "dkp"), ("conv", "bp"), ("conv", "fa")]
-)
+@pytest.mark.parametrize(("build", "method"), [("named", "f3"), ("named", "dkp"), ("conv", "bp")])
 def test_what_has_no_chain_is_compiled_as_a_whole(build, method):
     net = {"named": nets.Named, "conv": nets.conv}[build]
     data, (counter, compiler) = data_of(build), counting()
-    one, other = (
-        twins(net, METHODS.get(method, getattr(sb, method))(), data[0][0])
-        if method != "f3"
-        else twins(net, sb.f3(memory=16), data[0][0])
-    )
+    one, other = twins(net, METHODS[method](), data[0][0])
     by(one, update.adam(0.01), data, compiler)
     by(other, update.adam(0.01), data)
     a, b = ({k: v for k, v in m.state_dict().items() if "prints" not in k} for m in (one, other))
-    assert nets.difference(a, b) < 1e-9  # but for the prints of the inputs, which a compiled pass does not take
+    assert nets.same(a, b)  # but for the prints of the inputs, which a compiled pass does not take
     found = counter.frame_count
     assert found >= 1
     by(one, update.adam(0.01), data, compiler)
@@ -155,17 +153,16 @@ def test_compiled_once_for_each_compiler_and_again_when_the_network_changes():
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-@pytest.mark.parametrize("build", [nets.batchnorm, nets.Named])
-def test_copies_and_pickles_compile_for_themselves(build):
-    data = data_of("mlp")
+@pytest.mark.parametrize(("build", "twice"), [(nets.batchnorm, copy.deepcopy), (nets.Named, _pickled)])
+def test_copies_and_pickles_compile_for_themselves(build, twice):
+    data = data_of("mlp", steps=2)
     learner, _ = twins(build, sb.dfa(), data[0][0])
     by(learner, update.sgd(0.1), data, AOT)
-    copies = [copy.deepcopy(learner), pickle.loads(pickle.dumps(learner))]
+    twin = twice(learner)
     by(learner, update.sgd(0.1), data, AOT)
-    for twin in copies:
-        assert not equal(twin, learner)
-        by(twin, update.sgd(0.1), data, AOT)
-        assert apart(twin, learner) < 1e-12
+    assert not equal(twin, learner)
+    by(twin, update.sgd(0.1), data, AOT)
+    assert apart(twin, learner) < 1e-12
 
 
 def test_in_bfloat16():
