@@ -38,7 +38,7 @@ class Settings(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1, description="probability, in hidden layers")
     input_dropout: float = Field(0.0, ge=0, lt=1, description="probability, on the input of the mlp")
     zero_init: bool = Field(False, description="start all weights at 0")
-    loss: str | None = Field(None, description="ce, bce, mse (default: ce for classes, mse for values)")
+    loss: str | None = Field(None, description="ce, bce, mse (default: ce; mse for values)")
     optimizer: str = Field("adam", description=_one_of(choices.OPTIMIZERS))
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False, description="learning rate")
     batch_size: int = Field(50, ge=1, description="samples per step")
