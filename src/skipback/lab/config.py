@@ -47,7 +47,7 @@ class Settings(BaseModel):
     prepare: str | None = Field(None, description=f"{_one_of(choices.PREPARATIONS)} (default: as the data set)")
     zca_epsilon: float = Field(0.1, gt=0, allow_inf_nan=False, description="added to variances of pixels 0..1")
     augment: str | None = Field(None, description=_one_of(choices.AUGMENTS))
-    validation: str | None = Field(None, description=f"score on training rows held out: {_one_of(choices.SPLITS)}")
+    validation: str | None = Field(None, description=f"score held-out rows: {_one_of(choices.SPLITS)}")
     held_out: int | float = Field(0.1, gt=0, allow_inf_nan=False, description="rows held out, or their share")
     split_seed: int = Field(1, ge=0, le=2**32 - 1, description="of random and stratified")
     distinct: bool = Field(False, description="equal rows stay on one side of the validation split")
