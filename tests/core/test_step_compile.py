@@ -16,6 +16,7 @@ from twins import apart, batches, cross_entropy, equal, moved, twins, weights
 import skipback as sb
 from skipback import draws, precision, update
 from skipback.engine.step.compiled import Compiled
+from skipback.engine.step.low import Low
 from skipback.engine.step.rules import Dense
 
 METHODS = {
@@ -166,12 +167,17 @@ def test_copies_and_pickles_compile_for_themselves(build, twice):
 
 
 def test_in_bfloat16():
-    data = data_of("conv", dtype=torch.float32)
+    data, (counter, compiler) = data_of("conv", dtype=torch.float32), counting()
     one, other = twins(nets.conv, sb.drtp(), data[0][0], dtype=torch.float32)
-    by(one, update.sgd(0.1), data, AOT, precision=precision.bf16())
-    by(other, update.sgd(0.1), data, precision=precision.bf16())
+    step, low = update.sgd(0.1), precision.bf16()
+    by(one, step, data, compiler, precision=low)
+    by(other, update.sgd(0.1), data, precision=low)
     assert apart(one, other) < 1e-6
     assert not equal(one, twins(nets.conv, sb.drtp(), data[0][0], dtype=torch.float32)[0])
+    assert counter.frame_count == 2
+    by(one, step, data, compiler)  # in float32 again
+    heads = [type(form.head) for _, form in one._stepper.chain.forms.values()]
+    assert heads == [Low, Dense]
 
 
 def test_a_step_that_fails_lets_go():
