@@ -1,6 +1,7 @@
 """Precisions: in which arithmetic `learner.step` computes. The weights, and what the optimizer keeps, stay float32.
 
-    onednn()   float32 products by oneDNN instead of MKL: twice as fast on AMD processors, and as exact
+    onednn()   float32 products by oneDNN instead of MKL: twice as fast on AMD processors (but for layers of some 32
+               units, where it is slower), and as exact
     bf16()     bfloat16 where `torch.autocast` takes it; gradients arrive, and weights change, in float32
 
 A precision holds for one step: the settings of torch are put back at its end, also when it raises. There is no float16,
@@ -92,6 +93,9 @@ def bf16() -> BF16:
     The numbers are those of `torch.autocast(device, torch.bfloat16)` around the forward pass and the loss, `backward`
     outside of it, and a `torch.optim` optimizer. A stored error (F3) is read as it is stored: the type of the output,
     to which `backward` rounds it, is not known when it is sent.
+
+    Worth it for wide layers and, with `compile=True`, for convolutions. Forward mode (FDFA) runs in float32 all the
+    same, as autocast mixes types there, and without its closed form: for it, `onednn()` is faster.
     """
     return BF16()
 
