@@ -20,11 +20,13 @@ from skipback.engine.routes import build
 from skipback.engine.star import NOTHING, Given, Star
 from skipback.engine.state import all_trainable, untouched
 from skipback.engine.step.checks import shared
+from skipback.engine.step.compiled import Compiler, Whole, compiler
 from skipback.engine.step.ranks import world
 from skipback.engine.step.stepper import Stepper
 from skipback.feedback import Sees
 from skipback.memory import Memory
 from skipback.method import Anchored, Direct, Exact, HeadOnly, Layerwise, Method
+from skipback.precision import Precision, checked
 from skipback.types import Step
 from skipback.update import Update
 
@@ -60,6 +62,7 @@ class Learner(nn.Module):
         self.ports = Ports()
         self._travelling: list[Given] = []
         self._stepper: Stepper | None = None
+        self._compiled = Whole()
         self._inside: list[None] = []  # one for each call of the learner itself that runs now
         self._handles = [
             net.register_forward_pre_hook(self._open, with_kwargs=True),
@@ -146,6 +149,8 @@ class Learner(nn.Module):
         update: Update,
         ids: Tensor | None = None,
         scale: float | Tensor = 1.0,
+        precision: Precision | None = None,
+        compile: bool | Compiler = False,
     ) -> Tensor:
         """One whole training step: forward, teaching and update, each block as soon as its signal is known.
 
@@ -162,12 +167,17 @@ class Learner(nn.Module):
             update: what changes the weights, e.g. `skipback.update.adam()`. Pass the same one at every step.
             ids: for delayed signals.
             scale: what the loss is multiplied with.
+            precision: `skipback.precision.bf16()` or `.onednn()`, for this step; `None` leaves torch's settings alone.
+            compile: run the blocks that go by autograd through `torch.compile` (dense blocks have a closed form, which
+                gains nothing), and a network without a chain of blocks, or a method by `backward`, as a whole. Also
+                what compiles: `functools.partial(torch.compile, dynamic=True)`; pass the same one at every step.
 
         Returns:
             The loss, before the update.
 
         Raises:
-            ValueError: the network is in eval mode, or the update holds the optimizer of other parameters.
+            ValueError: the network is in eval mode, the update holds the optimizer of other parameters, or the
+                precision is not to be had here.
             RuntimeError: the method was taken off; or, with several processes, another rank failed, or an earlier step
                 was broken off.
         """
@@ -178,17 +188,27 @@ class Learner(nn.Module):
             raise ValueError("step() trains: call train() first")
         if self.layout is None and not isinstance(self.method, Exact):
             self.discover(*args)
-        update.bind(self.parameters())
+        parameters = update.bind(self.parameters()).param_groups
+        if precision is not None:
+            with checked(precision).during([p for group in parameters for p in group["params"]]):
+                return self.step(x, t, loss=loss, update=update, ids=ids, scale=scale, compile=compile)
         if self._stepper is None and self.anchor is None and isinstance(self.method, Direct | HeadOnly):
             assert self.layout is not None
             if not shared(self.layout):
                 self._stepper = Stepper(self.net, self.layout, self.ports, self.star)
-        if self._stepper is not None and not self.ports.plain and self._stepper.fits(args):
-            return self._stepper(args, t, loss, update, given)
-        return self._whole(args, t, loss, update, given)
+        how, stepper = compiler(compile), self._stepper
+        if stepper is not None and not self.ports.plain and stepper.fits(args) and (how is None or stepper.chain):
+            return stepper(args, t, loss, update, given, how)
+        return self._whole(args, t, loss, update, given, how)
 
     def _whole(
-        self, args: Any, t: Tensor, loss: Callable[[Tensor, Tensor], Tensor], update: Update, given: Given
+        self,
+        args: Any,
+        t: Tensor,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        update: Update,
+        given: Given,
+        how: Compiler | None,
     ) -> Tensor:
         """A step by backward, for what cannot be changed block by block."""
         if world() > 1:
@@ -197,7 +217,8 @@ class Learner(nn.Module):
         kept = [p.grad for p in parameters]
         try:
             self.zero_grad()
-            y = first_tensor(self(*args, target=given.target, ids=given.ids, scale=given.scale))
+            run = self._compiled.of(self, how)
+            y = first_tensor(run(*args, target=given.target, ids=given.ids, scale=given.scale))
             assert y is not None
             value = loss(y, t) * given.scale
             with torch.autocast(y.device.type, enabled=False):

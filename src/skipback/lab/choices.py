@@ -6,6 +6,7 @@ The tables are plain data and import no torch; the functions below turn a checke
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from skipback.lab.errors import LabError, unknown
@@ -13,12 +14,15 @@ from skipback.methods import TABLE as METHODS
 from skipback.methods import page
 
 if TYPE_CHECKING:
+    import torch
+
     from skipback.draws import Draw
     from skipback.lab.data.augment import Augment
     from skipback.lab.data.prepare import Preparation, Transform
     from skipback.lab.data.splits import Splitter
     from skipback.lab.losses import Loss
     from skipback.method import Method
+    from skipback.precision import Precision
 
 DRAWS: dict[str, tuple[str, dict[str, float]]] = {
     "uniform": ("Uniform", {}),
@@ -55,6 +59,7 @@ SIGNALS = (
 LOSSES = ("ce", "bce", "mse")
 OPTIMIZERS = ("adam", "sgd", "rmsprop")
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "float32", "onednn", "bf16")
 
 SPLITS: dict[str, tuple[str, bool]] = {
     "first": ("First", False),
@@ -104,6 +109,18 @@ class Augmentation(NamedTuple):
     plain: Transform | None
     least: int
     prepared: bool
+
+
+class Arithmetic(NamedTuple):
+    """In which arithmetic a run computes.
+
+    Attributes:
+        prepare: sets the float32 product of this process, which scores and measures use too.
+        step: of a training step; `None` for what `prepare` has set.
+    """
+
+    prepare: Callable[[torch.device], object]
+    step: Precision | None
 
 
 def check(what: str, name: str, known: list[str]) -> str:
@@ -183,6 +200,20 @@ def has_feedback(name: str, *, as_published: bool) -> bool:
     module = page(name)
     build = module.as_published if as_published else getattr(module, name)
     return "feedback" in inspect.signature(build).parameters
+
+
+def precision(name: str) -> Arithmetic:
+    """The arithmetic of a name. Weights are scored in float32, as they are stored, in whatever they were trained."""
+    from skipback.lab import machine
+    from skipback.precision import bf16
+
+    table = {
+        "auto": Arithmetic(machine.fast_float32, None),
+        "float32": Arithmetic(machine.plain_float32, None),
+        "onednn": Arithmetic(machine.onednn_float32, None),
+        "bf16": Arithmetic(machine.fast_float32, bf16()),
+    }
+    return table[check("precision", name, list(PRECISIONS))]
 
 
 def splitter(name: str, *, held: int | float, seed: int, distinct: bool) -> Splitter:

@@ -44,6 +44,9 @@ class Train(Output, config.Run):
     def _several_together(self) -> Train:
         if self.together and not self.seeds:
             raise LabError("--together says nothing without --seeds")
+        if self.together and (self.compile or self.precision == "bf16"):
+            option = "--compile" if self.compile else "--precision bf16"
+            raise LabError(f"{option}: not with --together, whose batched steps run in float32 as they are")
         return self
 
 
@@ -82,6 +85,13 @@ class Audit(config.Run):
     def _only_f3_has_signals(self) -> Audit:
         # several methods: each takes the choices that it has
         return self if self.methods else super()._only_f3_has_signals()  # type: ignore[operator]
+
+    @model_validator(mode="after")
+    def _plain_steps(self) -> Audit:
+        if self.compile or self.precision == "bf16":
+            option = "--compile" if self.compile else "--precision bf16"
+            raise LabError(f"{option}: an audit measures float32 steps by backward: leave it out")
+        return self
 
 
 class Report(BaseModel):

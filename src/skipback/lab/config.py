@@ -38,7 +38,7 @@ class Settings(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1, description="probability, in hidden layers")
     input_dropout: float = Field(0.0, ge=0, lt=1, description="probability, on the input of the mlp")
     zero_init: bool = Field(False, description="start all weights at 0")
-    loss: str | None = Field(None, description="ce, bce, mse (default: ce for classes, mse for values)")
+    loss: str | None = Field(None, description="ce, bce, mse (default: ce; mse for values)")
     optimizer: str = Field("adam", description=_one_of(choices.OPTIMIZERS))
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False, description="learning rate")
     batch_size: int = Field(50, ge=1, description="samples per step")
@@ -47,7 +47,7 @@ class Settings(BaseModel):
     prepare: str | None = Field(None, description=f"{_one_of(choices.PREPARATIONS)} (default: as the data set)")
     zca_epsilon: float = Field(0.1, gt=0, allow_inf_nan=False, description="added to variances of pixels 0..1")
     augment: str | None = Field(None, description=_one_of(choices.AUGMENTS))
-    validation: str | None = Field(None, description=f"score on training rows held out: {_one_of(choices.SPLITS)}")
+    validation: str | None = Field(None, description=f"score held-out rows: {_one_of(choices.SPLITS)}")
     held_out: int | float = Field(0.1, gt=0, allow_inf_nan=False, description="rows held out, or their share")
     split_seed: int = Field(1, ge=0, le=2**32 - 1, description="of random and stratified")
     distinct: bool = Field(False, description="equal rows stay on one side of the validation split")
@@ -57,8 +57,10 @@ class Settings(BaseModel):
     as_published: bool = Field(False, description="the update of the original code")
     device: str = Field("auto", description=_one_of(choices.DEVICES))
     threads: int = Field(1, ge=1, le=1024, description="CPU threads, which help wide layers")
+    precision: str = Field("auto", description=_one_of(choices.PRECISIONS))
+    compile: bool = Field(False, description="convolutions and the like through torch.compile")
 
-    @field_validator("net", "activation", "loss", "optimizer", "feedback", "signal", "device", *OPTIONS)
+    @field_validator("net", "activation", "loss", "optimizer", "feedback", "signal", "device", "precision", *OPTIONS)
     @classmethod
     def _known(cls, value: str | None, info: Any) -> str | None:
         tables: dict[str, Any] = {
@@ -69,6 +71,7 @@ class Settings(BaseModel):
             "feedback": choices.DRAWS,
             "signal": choices.SIGNALS,
             "device": choices.DEVICES,
+            "precision": choices.PRECISIONS,
             "prepare": choices.PREPARATIONS,
             "augment": choices.AUGMENTS,
             "validation": choices.SPLITS,

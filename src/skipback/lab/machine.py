@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import skipback
+from skipback import precision
 from skipback.lab.errors import LabError
 
 _STATUS = Path("/proc/self/status")
@@ -32,22 +33,37 @@ def device(name: str) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
-def fast_float32() -> bool:
+def fast_float32(where: torch.device | None = None) -> bool:
     """Let oneDNN multiply float32 matrices on the CPU, where that is as exact. Returns whether it does now.
 
-    On AMD the default (MKL) runs at half of oneDNN's speed. torch reaches oneDNN through a setting that is named after
-    bfloat16, and on a CPU with AMX tiles it really rounds to that; so the product itself is checked, not the name.
+    On AMD the default (MKL) runs at half of oneDNN's speed. See `skipback.precision.onednn`.
+
+    Args:
+        where: the run computes; a GPU does not mind the setting.
     """
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = matmul.fp32_precision
-    generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(64, 512, generator=generator) for _ in range(2))
-    matmul.fp32_precision = "bf16"
-    error = (a @ b.T - a.double() @ b.T.double()).abs().max()
-    if error < 1e-3:  # float32 leaves less than 1e-4 here, bfloat16 0.3
-        return True
-    matmul.fp32_precision = before
-    return False
+    if precision.exact():
+        precision.choose_product("bf16")
+    return precision.exact()
+
+
+def plain_float32(where: torch.device) -> None:
+    """Let torch multiply float32 matrices as it does by itself, also if an earlier run of this process chose."""
+    precision.choose_product("none")
+
+
+def onednn_float32(where: torch.device) -> None:
+    """Let oneDNN multiply float32 matrices.
+
+    Raises:
+        LabError: the run does not compute on the CPU, or this one rounds.
+    """
+    if where.type != "cpu":
+        raise LabError(f"--precision onednn: oneDNN computes on the CPU, and this run on {where.type}: use auto")
+    try:
+        precision.onednn()
+    except ValueError as error:
+        raise LabError(f"--precision onednn: {error}") from None
+    fast_float32()
 
 
 def reset_peak() -> None:
@@ -84,7 +100,7 @@ def describe(where: torch.device, command: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": torch.cuda.get_device_name(where) if where.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
-        "float32_matmul": "onednn" if torch.backends.mkldnn.matmul.fp32_precision == "bf16" else "default",  # type: ignore[attr-defined]
+        "float32_matmul": "onednn" if precision.product() == "bf16" else "default",
         "device": where.type,
         "commit": _commit(),
         "command": command,

@@ -52,7 +52,9 @@ class Trainer:
         splits = {"test": self.data.test, "valid": self.data.valid}
         self.scored = {name: feed.on(self.device, self._targets) for name, feed in splits.items() if feed is not None}
         torch.set_num_threads(run.threads)
-        machine.fast_float32()
+        arithmetic = choices.precision(run.precision)
+        arithmetic.prepare(self.device)
+        self.precision = arithmetic.step
         torch.manual_seed(run.seed)
         self.learner = self._learner()
         self.update = self._update()
@@ -96,10 +98,12 @@ class Trainer:
     def epoch(self) -> float:
         """Train for one epoch. Returns the mean training loss."""
         step, loss_of = self.learner.train().step, self.loss.of_output
+        how: Any = {"precision": self.precision, "compile": self.run.compile}
         total, samples = torch.zeros((), device=self.device), 0
         start = time.perf_counter()
         for batch in self.feed.epoch(self.run.batch_size, self.shuffle):
-            total += step(batch.inputs, batch.t, loss=loss_of, update=self.update, ids=batch.ids) * len(batch)
+            value = step(batch.inputs, batch.t, loss=loss_of, update=self.update, ids=batch.ids, **how)
+            total += value * len(batch)
             samples += len(batch)
         mean = total.item() / samples  # .item() also waits for the device, so the clock below is honest
         self.seconds += time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""The step writes delta over the teaching, where that is surely nobody else's."""
+"""The step writes activations over what they take, and delta over the teaching, where that is surely nobody else's."""
 
 from dataclasses import dataclass, field
 
@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import skipback as sb
+from skipback.engine.step import rules
 from skipback.feedback import Fixed
 from skipback.signals import LossGradient
 
@@ -58,3 +59,47 @@ def test_in_place_or_not_the_bits_are_those_of_backward(act, make):
             plain.step()
         found.append([p.detach().clone() for p in net.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+class Doubled(nn.Tanh):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("act", [nn.Tanh, nn.Sigmoid, nn.ReLU, nn.GELU, Doubled])
+@pytest.mark.parametrize("norm", [nn.Identity, lambda: nn.BatchNorm2d(4)])
+@pytest.mark.parametrize("make", [sb.dfa, sb.drtp])
+def test_activations_of_a_block_by_autograd_are_written_in_place(act, norm, make):
+    found = []
+    for stepped in (True, False):
+        torch.manual_seed(0)
+        conv = nn.Sequential(nn.Conv2d(1, 4, 3), norm(), act(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 2), norm(), act())
+        net = nn.Sequential(conv, nn.Flatten(), nn.Linear(16, 3))
+        x, t = torch.randn(8, 1, 8, 8), torch.arange(8) % 3
+        learner = sb.attach(net, make(), example=x, show=None)
+        update, plain = sb.update.adam(lr=0.01), torch.optim.Adam(learner.parameters(), lr=0.01, fused=True)
+        for _ in range(3):
+            if stepped:
+                learner.step(x, t, loss=F.cross_entropy, update=update)
+                continue
+            plain.zero_grad()
+            F.cross_entropy(learner(x, target=t), t).backward()
+            plain.step()
+        found.append([p.detach().clone() for p in net.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_an_activation_leaves_alone_what_somebody_else_has():
+    graph = rules.Graph([nn.Flatten(), nn.Tanh()])
+    x = torch.randn(2, 3)
+    before = x.clone()
+    graph.run(x)
+    assert torch.equal(x, before)
+
+
+def test_an_activation_of_a_dense_block_takes_no_memory_of_its_own():
+    dense = rules.rule([nn.Linear(3, 4), nn.Tanh()], rows=True)
+    with torch.no_grad():
+        y = dense.run(torch.randn(2, 3))
+    assert dense.kept[1] is y
+    assert y._version == 1  # tanh_ over the product

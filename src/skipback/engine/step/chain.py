@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,10 +20,12 @@ class Chain:
     Attributes:
         hidden: name and rule of each taught block.
         head: the rest.
+        forms: the same blocks by other rules, and the compiler of each form (`engine.step.forms`).
     """
 
     hidden: list[tuple[str, Rule]]
     head: Rule
+    forms: dict[tuple[bool, bool], tuple[Any, Chain]] = field(default_factory=dict, compare=False, repr=False)
 
 
 def chain(net: nn.Module, layout: Layout) -> Chain | None:

@@ -39,6 +39,10 @@ class Activation:
     over: Callable[[Tensor, Tensor], Tensor] | None = None
     keeps: bool = False
 
+    def slope(self, module: nn.Module, g: Tensor, kept: Tensor, *, own: bool) -> Tensor:
+        """Return g * f'(a), in the place of g where nobody else has it."""
+        return self.back(module, g, kept) if self.over is None or not own else self.over(g, kept)
+
 
 ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.Tanh: Activation(
@@ -125,15 +129,31 @@ class Graph(Attached):
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self.modules = list(modules)
+        self.calls = [_call(*pair) for pair in zip([None, *self.modules], self.modules, strict=False)]
         self.parameters = tuple(dict.fromkeys(p for m in modules for p in m.parameters() if p.requires_grad))
 
     def run(self, h: Any) -> Any:
         """See `Rule`."""
         with torch.enable_grad():
-            for module in self.modules:
-                h = module(h)
+            for call in self.calls:
+                h = call(h)
         self.y = h
         return h.detach()
+
+
+IN_PLACE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
+    nn.Tanh: torch.tanh_,
+    nn.Sigmoid: torch.sigmoid_,
+    nn.ReLU: torch.relu_,
+}
+FRESH = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+"""Modules whose output is nobody else's, and which their own backward does not need."""
+
+
+def _call(before: nn.Module | None, module: nn.Module) -> Callable[[Any], Any]:
+    """What runs a module of a block: an activation writes over what the module before it has just made."""
+    own = any("forward" in vars(m) for m in (before, module) if m is not None)
+    return module if own or type(before) not in FRESH else IN_PLACE.get(type(module), module)
 
 
 class Ran(Attached):
@@ -172,10 +192,7 @@ class Dense(Rule):
     def derived(self, tangent: Tensor, *, own: bool) -> Tensor:
         """f'(a) times a tangent of a, which may be written over if nobody else has it."""
         assert self.kept is not None
-        kept, over = self.kept[1], self.activation.over
-        if own and over is not None:
-            return over(tangent, kept)
-        return self.activation.back(self.module, tangent, kept)
+        return self.activation.slope(self.module, tangent, self.kept[1], own=own)
 
     def pull(self, g: Tensor, *, own: bool = False) -> Sequence[Tensor | None]:
         """See `Rule`."""

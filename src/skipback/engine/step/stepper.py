@@ -20,8 +20,10 @@ from skipback.engine.ports import Ports
 from skipback.engine.star import Given, Star
 from skipback.engine.step.chain import Chain, Signature, chain
 from skipback.engine.step.checks import check_kept, check_taught, once, opaque
+from skipback.engine.step.compiled import Compiler
 from skipback.engine.step.dual import dense, run_dual
 from skipback.engine.step.errors import Loss, error
+from skipback.engine.step.forms import drop, formed
 from skipback.engine.step.ranks import Ranks, world
 from skipback.engine.step.rules import Attached, Ran, Rule
 from skipback.feedback import Matrix
@@ -64,13 +66,22 @@ class Stepper:
             self.signature = Signature(self.net)
         return not self.whole
 
-    def __call__(self, args: tuple[Any, ...], t: Tensor, loss: Loss, update: Update, given: Given) -> Tensor:
+    def __call__(
+        self,
+        args: tuple[Any, ...],
+        t: Tensor,
+        loss: Loss,
+        update: Update,
+        given: Given,
+        compiler: Compiler | None = None,
+    ) -> Tensor:
         """One step. Returns the loss, before it."""
         averaged = None
         if world() > 1:
             averaged = self.ranks.open(update, self.net, () if self.star is None else self.star.parts.values())
         like = self.head[0] if self.head else next(self.net.parameters())
         run = _Run(self, averaged or update, given, like.device)
+        run.compiler = compiler
         try:
             with torch.no_grad():
                 value = run(args, t, loss)
@@ -92,8 +103,8 @@ class Stepper:
         """Let go of what a step that failed has kept."""
         if self.star is not None:
             self.star.ahead = {}
-        for rule in [] if self.chain is None else [*(rule for _, rule in self.chain.hidden), self.chain.head]:
-            rule.drop()
+        if self.chain is not None:
+            drop(self.chain)
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: the chain is found again."""
@@ -107,6 +118,7 @@ class _Run:
         self.stepper, self.star, self.update, self.given = stepper, stepper.star, update, given
         self.cast = torch.is_autocast_enabled(device.type)
         self.device = device
+        self.compiler: Compiler | None = None
         self.signal: Tensor | None = None
         self.target: Tensor | None = None
         self.waits = True
@@ -116,8 +128,8 @@ class _Run:
 
     def __call__(self, args: tuple[Any, ...], t: Tensor, loss: Loss) -> Tensor:
         chain = self.stepper.chain
-        if chain is not None and len(args) == 1 and isinstance(args[0], Tensor) and not self.cast:
-            y, head = self._along(chain, args[0])
+        if chain is not None and len(args) == 1 and isinstance(args[0], Tensor):
+            y, head = self._along(formed(chain, cast=self.cast, compiler=self.compiler), args[0])
         else:
             y, head = self._hooked(args)
         return self._close(y, head, t, loss)

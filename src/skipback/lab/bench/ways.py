@@ -17,8 +17,9 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.utils.checkpoint import checkpoint_sequential
 
 import skipback as sb
+from skipback import precision
 from skipback.engine.learner import Learner
-from skipback.lab import choices, machine
+from skipback.lab import choices
 from skipback.lab.bench.shapes import Shape
 from skipback.lab.bench.timing import Call
 from skipback.lab.losses import LOSSES
@@ -55,7 +56,7 @@ def ways(
         found[f"{REFERENCE}, compiled"] = lambda: backprop(shape, optimizer, through=torch.compile)
     for name in methods:
         found |= _of_method(shape, name, optimizer)
-    if exact_fast_float32():
+    if precision.exact():
         fast = {name: make for name, make in found.items() if name == REFERENCE or name.endswith("step")}
         found |= {f"{name}, oneDNN float32": partial(_fast, make) for name, make in fast.items()}
     return found
@@ -171,29 +172,19 @@ def without_closed_form(net: nn.Module) -> None:
             module.__class__ = _Linear
 
 
-def exact_fast_float32() -> bool:
-    """Whether oneDNN multiplies float32 exactly here. Changes no setting."""
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = matmul.fp32_precision
-    try:
-        return machine.fast_float32()
-    finally:
-        matmul.fp32_precision = before
-
-
 def _fast(make: Callable[[], Call]) -> Call:
     return through_onednn(make())
 
 
 def through_onednn(call: Call) -> Call:
     """The same call by the float32 product that `skipback train` uses (`machine.fast_float32`)."""
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 
     def fast() -> None:
-        before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+        before = precision.product()
+        precision.choose_product("bf16")
         try:
             call()
         finally:
-            matmul.fp32_precision = before
+            precision.choose_product(before)
 
     return fast

@@ -21,7 +21,7 @@ from skipback.lab.report.metric import Metric
 
 LATER = (
     *("batch_norm", "dropout", "input_dropout", "zero_init", "prepare", "zca_epsilon", "augment"),
-    *("validation", "held_out", "split_seed", "distinct", "anchor"),
+    *("validation", "held_out", "split_seed", "distinct", "anchor", "precision", "compile"),
 )
 """Settings that older run folders lack, where they had their usual value."""
 
