@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         update,
     )
     from skipback.engine.attach import attach
+    from skipback.engine.capture import Captured, captured
     from skipback.engine.guards import SkipbackWarning
     from skipback.engine.learner import Learner
     from skipback.engine.many.many import Many
@@ -79,6 +80,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Anchored": "method",
     "anchored": "method",
+    "Captured": "engine.capture",
+    "captured": "engine.capture",
     "attach": "engine.attach",
     "Layerwise": "method",
     "Learner": "engine.learner",
@@ -122,6 +125,7 @@ _MODULES = (
 
 __all__ = [
     "Anchored",
+    "Captured",
     "Direct",
     "Exact",
     "HeadOnly",
@@ -141,6 +145,7 @@ __all__ = [
     "blocks",
     "bp",
     "brsf",
+    "captured",
     "dfa",
     "dkp",
     "draws",

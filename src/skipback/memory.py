@@ -53,6 +53,7 @@ class Memory(nn.Module):
         self.register_buffer("prints", torch.zeros(samples, dtype=torch.float32, device=device))
         self.checks_left = CHECKED_VISITS
         self.complete = False  # every sample was seen: spares the initial rows from then on
+        self.asks = True  # a read may ask the device whether it is complete; inside a captured step it may not
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Memory:
         # .to(), .half(), .cuda() of the learner: the rows keep the dtype and the device that were asked for
@@ -78,7 +79,7 @@ class Memory(nn.Module):
                 "id for each sample, and sequences of one length"
             )
         rows, seen = self._pick(self.rows, ids).to(target).reshape(target.shape), self.seen
-        if not self.complete and not torch.compiler.is_compiling():
+        if not self.complete and self.asks and not torch.compiler.is_compiling():
             self.complete = bool(seen.all())
         if self.complete:
             return rows
