@@ -33,7 +33,7 @@ def _place(tensor):
     return tensor.untyped_storage().data_ptr()
 
 
-class Asked(RuntimeError):
+class AskedError(RuntimeError):
     """The host was asked, which a stream that is recorded does not allow."""
 
 
@@ -47,7 +47,7 @@ class Notes(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func.overloadpacket in REFUSED:
-            raise Asked(str(func))
+            raise AskedError(str(func))
         self._keep(func, args, kwargs)
         result = func(*args, **kwargs)
         given = {_place(tensor) for tensor in _tensors((args, kwargs))}
@@ -59,16 +59,12 @@ class Notes(TorchDispatchMode):
 
     def _keep(self, func, args, kwargs):
         """What is about to be written, to be put back: recording does nothing."""
-        for argument, value in [
-            *zip(func._schema.arguments, args),
-            *((self._named(func, k), kwargs[k]) for k in kwargs),
-        ]:
+        named = {argument.name: argument for argument in func._schema.arguments}
+        pairs = [*zip(named.values(), args, strict=False), *((named[name], value) for name, value in kwargs.items())]
+        for argument, value in pairs:
             if argument.alias_info is not None and argument.alias_info.is_write:
                 for tensor in _tensors(value):
                     self.kept.setdefault(_place(tensor), (tensor.untyped_storage(), tensor.untyped_storage().clone()))
-
-    def _named(self, func, name):
-        return next(argument for argument in func._schema.arguments if argument.name == name)
 
 
 class Tape:

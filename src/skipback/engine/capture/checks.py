@@ -11,6 +11,7 @@ from torch.optim import SGD
 from skipback.engine.learner import Learner
 from skipback.engine.step.ranks import world
 from skipback.engine.stream import Stream
+from skipback.feedback import Sees
 from skipback.update import FusedAdam, Update
 
 
@@ -37,9 +38,9 @@ def check_order(order: Tensor, samples: int) -> None:
             f"order has shape {tuple(order.shape)} and dtype {order.dtype}: it must be a row of 1 to {samples} ids, "
             f"int64, e.g. torch.randperm({samples})"
         )
-    low, high = torch.aminmax(order)
-    if not 0 <= int(low) <= int(high) < samples:
-        raise ValueError(f"ids reach from {int(low)} to {int(high)}, but the data has samples 0 to {samples - 1}")
+    low, high = torch.stack(torch.aminmax(order)).tolist()
+    if not 0 <= low <= high < samples:
+        raise ValueError(f"ids reach from {low} to {high}, but the data has samples 0 to {samples - 1}")
 
 
 def reason(learner: Learner, update: Update) -> str | None:
@@ -59,6 +60,8 @@ def reason(learner: Learner, update: Update) -> str | None:
         return "the method is anchored: the host counts its passes, and every few of them are another step"
     if any(isinstance(module, Stream) for module in learner.modules()):
         return "the method draws random directions in each step, from a stream that the host seeds"
+    if learner.star is not None and Sees.RELAY in learner.star.sees:
+        return "its feedback runs the network ahead of each step by function transforms, which were not seen to record"
     if memory is not None and memory.rows.device != device:
         return f"its memory lies on {memory.rows.device}, the network on {device}: make the method with device=None"
     return _of_update(learner, update)

@@ -39,7 +39,7 @@ class Guard(TorchDispatchMode):
     """
 
     def __init__(self, device: torch.device) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device = device
         self.found: dict[str, str] = {}
 
