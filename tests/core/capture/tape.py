@@ -48,7 +48,8 @@ class Notes(TorchDispatchMode):
         kwargs = kwargs or {}
         if func.overloadpacket in REFUSED:
             raise AskedError(str(func))
-        self._keep(func, args, kwargs)
+        for tensor in _tensors((args, kwargs)):  # recording does nothing: all of them are put back
+            self.kept.setdefault(_place(tensor), (tensor.untyped_storage(), tensor.untyped_storage().clone()))
         result = func(*args, **kwargs)
         given = {_place(tensor) for tensor in _tensors((args, kwargs))}
         made = [(i, out.detach()) for i, out in enumerate(_tensors(result)) if _place(out) not in given]
@@ -56,15 +57,6 @@ class Notes(TorchDispatchMode):
         if made or writes:  # else it is a view
             self.calls.append((func, args, kwargs, made))
         return result
-
-    def _keep(self, func, args, kwargs):
-        """What is about to be written, to be put back: recording does nothing."""
-        named = {argument.name: argument for argument in func._schema.arguments}
-        pairs = [*zip(named.values(), args, strict=False), *((named[name], value) for name, value in kwargs.items())]
-        for argument, value in pairs:
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                for tensor in _tensors(value):
-                    self.kept.setdefault(_place(tensor), (tensor.untyped_storage(), tensor.untyped_storage().clone()))
 
 
 class Tape:
