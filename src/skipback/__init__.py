@@ -32,7 +32,8 @@ if TYPE_CHECKING:
         update,
     )
     from skipback.engine.attach import attach
-    from skipback.engine.capture import Captured, captured
+    from skipback.engine.capture.captured import captured
+    from skipback.engine.capture.steps import Captured
     from skipback.engine.guards import SkipbackWarning
     from skipback.engine.learner import Learner
     from skipback.engine.many.many import Many
@@ -80,8 +81,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Anchored": "method",
     "anchored": "method",
-    "Captured": "engine.capture",
-    "captured": "engine.capture",
+    "Captured": "engine.capture.steps",
+    "captured": "engine.capture.captured",
     "attach": "engine.attach",
     "Layerwise": "method",
     "Learner": "engine.learner",

@@ -10,19 +10,17 @@ from tape import Tape
 
 import skipback as sb
 from skipback import update
-from skipback.engine.capture import captured, recorder
+from skipback.engine.capture import recorder
 from skipback.engine.capture.steps import WARM_UP
 
 
 class Cuda:
-    """What `CudaGraphs` uses of torch.cuda. A graph is a tape."""
+    """What `CudaGraphs` uses of torch.cuda."""
 
     def __init__(self):
-        self.log, self.now, self.tape = [], "main", Tape()
-
-    def Stream(self, device):
-        self.log.append(("stream", str(device)))
-        return Stream(self, "side")
+        self.log, self.now = [], "main"
+        self.Stream = lambda device: self.log.append(("stream", str(device))) or Stream(self, "side")
+        self.CUDAGraph = lambda: Graph(self)
 
     def current_stream(self, device):
         return Stream(self, self.now)
@@ -32,9 +30,6 @@ class Cuda:
         before, self.now = self.now, stream.name
         yield
         self.now = before
-
-    def CUDAGraph(self):
-        return Graph(self)
 
     @contextlib.contextmanager
     def graph(self, graph, stream):
@@ -82,7 +77,7 @@ def test_warm_up_and_recording_run_on_the_side_stream_and_replays_on_the_own(cud
 def test_an_epoch_asks_for_a_warm_up_one_recording_and_a_replay_for_each_full_batch(cuda):
     learner = twins(sb.drtp())[0]
     graphs = recorder.CudaGraphs(torch.device("cuda", 0))
-    steps = captured(learner, *data(), batch=N, loss=F.cross_entropy, update=update.adam(), recorder=graphs)
+    steps = sb.captured(learner, *data(), batch=N, loss=F.cross_entropy, update=update.adam(), recorder=graphs)
     for order in orders():
         steps.epoch(order)
     assert cuda.log.count(("side", "waits for", "main")) == WARM_UP
@@ -93,7 +88,7 @@ def test_on_cuda_graphs_are_taken_and_elsewhere_nothing(cuda, monkeypatch):
     made = []
     monkeypatch.setattr("skipback.engine.capture.captured.CudaGraphs", lambda device: made.append(device) or Tape())
     kinds = {"batch": N, "loss": F.cross_entropy, "update": update.adam()}
-    assert captured(twins(sb.dfa())[0], *data(), **kinds).recorder is None
+    assert sb.captured(twins(sb.dfa())[0], *data(), **kinds).recorder is None
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
-    assert isinstance(captured(twins(sb.dfa())[0], *data(), **kinds).recorder, Tape)
+    assert isinstance(sb.captured(twins(sb.dfa())[0], *data(), **kinds).recorder, Tape)
     assert len(made) == 1
