@@ -111,7 +111,7 @@ def _where(y, t):
 )
 def test_a_loss_that_asks_the_host_is_refused_by_its_line_after_whole_steps(loss, words):
     (one, other), rows = twins(sb.dfa()), data()
-    ours, theirs, order = update.adam(), update.adam(), orders()[0]
+    ours, theirs, order = update.sgd(), update.sgd(), orders()[0]
     steps = sb.captured(one, *rows, batch=N, loss=loss, update=ours, recorder=Tape())
     line = f"{__file__}:{loss.__code__.co_firstlineno + 1}"
     with pytest.raises(ValueError, match=words) as caught:
@@ -210,20 +210,20 @@ def test_an_order_that_is_none_changes_nothing(order, words, recorder):
 
 def test_a_network_in_eval_mode_is_refused_even_where_all_is_recorded():
     learner = twins(sb.dfa())[0]
-    steps = capture(learner=learner)
-    steps.epoch(orders()[0])
+    steps, order = capture(learner=learner), orders()[0][: 4 * N]
+    steps.epoch(order)
     learner.eval()
     with pytest.raises(ValueError, match=r"call train\(\) first"):
-        steps.epoch(orders()[0])
+        steps.epoch(order)
 
 
 def test_a_learner_that_was_taken_off_is_refused_even_where_all_is_recorded():
     learner = twins(sb.dfa())[0]
-    steps = capture(learner=learner)
-    steps.epoch(orders()[0])
+    steps, order = capture(learner=learner), orders()[0][: 4 * N]
+    steps.epoch(order)
     learner.detach()
     with pytest.raises(RuntimeError, match="taken off"):
-        steps.epoch(orders()[0])
+        steps.epoch(order)
 
 
 # --------------------------------------------------------------------------------------- every method of the table

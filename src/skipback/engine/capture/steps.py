@@ -76,8 +76,6 @@ class Captured:
                 in the step (found at the last step of the warm-up, which is complete).
         """
         check_order(order, len(self.x))
-        if not self.learner.net.training:
-            raise ValueError("an epoch trains: call train() first")
         order = order.to(self.x.device)
         self.total.zero_()
         with nullcontext() if self.recorder is None else self._unasked():
