@@ -20,6 +20,7 @@ def captured(
     loss: Loss,
     update: Update,
     transform: Transform | None = None,
+    refuse: bool = True,
     recorder: Recorder | None = None,
 ) -> Captured:
     """Train by whole epochs on a data set that lies where the network lies.
@@ -38,6 +39,7 @@ def captured(
         loss: loss(output, target), as in `learner.step`.
         update: what changes the weights; the same one at every epoch.
         transform: maps the rows of a batch to what the network takes, e.g. from uint8; `None` leaves them as they are.
+        refuse: what cannot be captured. `False` trains it one by one, and `why` of what is returned says why.
         recorder: what captures; `None` takes CUDA graphs on CUDA, and nothing elsewhere.
 
     Raises:
@@ -46,6 +48,16 @@ def captured(
     check_data(learner, x, t, batch)
     if recorder is None and x.is_cuda:
         recorder = CudaGraphs(x.device)
-    steps = Captured(learner, x, t, batch=batch, loss=loss, update=update, transform=transform, recorder=recorder)
+    steps = Captured(
+        learner,
+        x,
+        t,
+        batch=batch,
+        loss=loss,
+        update=update,
+        transform=transform,
+        recorder=recorder,
+        refuse=refuse,
+    )
     steps.check()
     return steps

@@ -54,18 +54,14 @@ class Guard(TorchDispatchMode):
                 self._note(f"uses a tensor on {tensor.device}, not on {self.device} ({func.overloadpacket})")
         return result
 
-    def check(self) -> None:
-        """Refuse what was seen.
-
-        Raises:
-            ValueError: the host took part in the step, which is complete.
-        """
-        if self.found:
-            what = "; ".join(f"it {asks}, at {place}" for asks, place in self.found.items())
-            raise ValueError(
-                f"this step cannot be captured: {what}. A captured step runs without Python, so take this out of the "
-                "loss, the network or the update; or train by learner.step. The batches so far have been trained"
-            )
+    @property
+    def said(self) -> str:
+        """What was seen, and what to do."""
+        what = "; ".join(f"it {asks}, at {place}" for asks, place in self.found.items())
+        return (
+            f"{what}. A captured step runs without Python, so take this out of the loss, the network or the update; or "
+            "train by learner.step. The batches so far have been trained"
+        )
 
     def _note(self, what: str) -> None:
         self.found.setdefault(what, _place())

@@ -36,6 +36,7 @@ class Captured:
     Attributes:
         learner: what it trains.
         recorder: what captures its steps; `None` if they run one by one.
+        why: they run one by one; `None` if they are captured.
     """
 
     def __init__(
@@ -49,9 +50,11 @@ class Captured:
         update: Update,
         transform: Transform | None,
         recorder: Recorder | None,
+        refuse: bool,
     ) -> None:
         self.learner, self.loss, self.update, self.recorder = learner, loss, update, recorder
-        self.x, self.t, self.batch, self.transform = x, t, batch, transform
+        self.x, self.t, self.batch, self.transform, self.refuse = x, t, batch, transform, refuse
+        self.why = None if recorder is not None else f"the data lie on {x.device}, and only CUDA captures"
         self.order = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.places = torch.zeros(batch, dtype=torch.int64, device=x.device)
         kind = torch.promote_types(next(learner.net.parameters()).dtype, torch.float32)
@@ -73,13 +76,13 @@ class Captured:
 
         Raises:
             ValueError: the order is no row of ids of this data set, the network is in eval mode, or the host takes part
-                in the step (found at the last step of the warm-up, which is complete).
+                in the step and that is refused (at the last step of the warm-up, which is complete).
         """
         check_order(order, len(self.x))
         order = order.to(self.x.device)
         self.total.zero_()
         with nullcontext() if self.recorder is None else self._unasked():
-            rest = order if self.recorder is None else self._full_batches(order, self.recorder)
+            rest = order if self.recorder is None else self._full_batches(order)
             for ids in rest.split(self.batch) if len(rest) else ():
                 self._step(ids)
         return self.total / len(order)
@@ -96,19 +99,27 @@ class Captured:
             self.learner.discover(self._inputs(self.order[: min(2, self.batch)]))
         why = reason(self.learner, self.update)
         if why is not None:
-            raise ValueError(f"this step cannot be captured: {why}; or train by learner.step")
+            self._give_up(f"{why}; or train by learner.step")
 
-    def _full_batches(self, order: Tensor, recorder: Recorder) -> Tensor:
-        """Train on all full batches. Returns the ids of the rest."""
+    def _give_up(self, why: str) -> None:
+        """Refuse to go on, or go on one by one."""
+        if self.refuse:
+            raise ValueError(f"this step cannot be captured: {why}")
+        self.why, self.recorder, self._replay = why, None, None
+
+    def _full_batches(self, order: Tensor) -> Tensor:
+        """Train on all full batches. Returns the ids of what is left to train one by one."""
         full = len(order) // self.batch
         self._ready()
         self.order[: len(order)].copy_(order)
         torch.arange(self.batch, out=self.places)
-        for _ in range(full):
+        for k in range(full):
+            if self.recorder is None:
+                return order[k * self.batch :]
             if self._replay is None and self._left == 0:
-                self._replay = self._recorded(recorder)
+                self._replay = self._recorded(self.recorder)
             if self._replay is None:
-                self._warm(recorder)
+                self._warm(self.recorder)
             else:
                 self._replay()
         return order[full * self.batch :]
@@ -129,12 +140,11 @@ class Captured:
         if self._left:
             recorder.warm(self._advance)
             return
-        guard = Guard(self.x.device)
-        with guard:
+        with Guard(self.x.device) as guard:
             recorder.warm(self._advance)
         if guard.found:
             self._made_of = None  # the next epoch looks again
-        guard.check()
+            self._give_up(guard.said)
 
     def _recorded(self, recorder: Recorder) -> Call:
         before = self._now()
