@@ -26,8 +26,14 @@ def baked(learner: Learner, optimizer: Optimizer) -> object:
         [_of(tensor) for tensor in _tensors(learner, optimizer)],
         [_settings(group) for group in optimizer.param_groups],
         None if memory is None else memory.complete,
-        (learner.ports.plain, torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()),
+        (learner.ports.plain, torch.are_deterministic_algorithms_enabled(), *_kernels()),
     )
+
+
+def _kernels() -> tuple[str, str]:
+    """What products and convolutions in float32 may round to: another setting takes other kernels."""
+    backends = torch.backends
+    return backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
 
 
 def _tensors(learner: Learner, optimizer: Optimizer) -> Iterator[Tensor]:
