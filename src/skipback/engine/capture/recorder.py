@@ -17,7 +17,10 @@ class Recorder(Protocol):
         """Make the call for real, in a way that prepares `record`: what is made once is made here."""
 
     def record(self, call: Call) -> Call:
-        """Note what the call asks of the device, without doing it. Returns what does it, each time it is called."""
+        """Note what the call asks of the device, without doing it. Returns what does it, each time it is called.
+
+        Tensors that the call reads or writes are known by their addresses alone: whoever replays has to hold them.
+        """
 
 
 class CudaGraphs:
