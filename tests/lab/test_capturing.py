@@ -1,5 +1,7 @@
 """A run on a GPU trains by captured epochs: what its loop over batches does, to the bit. Here a tape is the GPU."""
 
+import dataclasses
+
 import pytest
 import torch
 from tape import Tape
@@ -63,6 +65,14 @@ def test_rows_that_change_on_the_way_are_left_to_the_loop(digits):
     kinds = (trainer.learner, trainer.update, trainer.loss.of_output, 64)
     assert capturing.capturing(moved, *kinds, recorder=Tape()) is None
     assert capturing.capturing(digits.train, *kinds) is None  # no GPU
+
+
+def test_rows_are_mapped_as_they_are_taken(digits):
+    rows = dataclasses.replace(digits.train, transform=lambda x: 2 * x - 1)
+    plain, other, tape = pair("f3", dataclasses.replace(digits, train=rows))
+    plain.epoch(), other.epoch()
+    assert all(torch.equal(p, q) for p, q in zip(weights(plain), weights(other), strict=True))
+    assert "replay" in tape.log
 
 
 def test_a_last_batch_that_is_dropped_is_dropped():

@@ -135,6 +135,25 @@ def test_what_is_not_refused_runs_one_by_one_to_the_same_numbers(method, loss):
     assert "record" not in tape.log
 
 
+class _Deaf(Tape):
+    """A device on which recording fails, as CUDA's does on what it does not permit."""
+
+    def record(self, call):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def test_what_the_device_does_not_record_is_refused_or_runs_one_by_one():
+    with pytest.raises(ValueError, match=r"the device did not record it \(operation not permitted"):
+        capture(recorder=_Deaf()).epoch(orders()[0])
+    (one, other), rows = twins(sb.dfa()), data()
+    kinds = {"batch": N, "loss": F.cross_entropy, "update": update.sgd()}
+    steps, theirs = sb.captured(one, *rows, **kinds, refuse=False, recorder=_Deaf()), update.sgd()
+    for order in orders():
+        assert torch.equal(steps.epoch(order), loop(other, theirs, rows, order))
+    assert different(state(one, kinds["update"]), state(other, theirs)) == []
+    assert "operation not permitted" in steps.why
+
+
 def test_a_loss_that_asks_nothing_is_not_refused():
     steps = capture()
     assert torch.isfinite(steps.epoch(orders()[0]))

@@ -114,10 +114,10 @@ class Captured:
         self.order[: len(order)].copy_(order)
         torch.arange(self.batch, out=self.places)
         for k in range(full):
+            if self.recorder is not None and self._replay is None and self._left == 0:
+                self._record(self.recorder)
             if self.recorder is None:
                 return order[k * self.batch :]
-            if self._replay is None and self._left == 0:
-                self._replay = self._recorded(self.recorder)
             if self._replay is None:
                 self._warm(self.recorder)
             else:
@@ -146,16 +146,20 @@ class Captured:
             self._made_of = None  # the next epoch looks again
             self._give_up(guard.said)
 
-    def _recorded(self, recorder: Recorder) -> Call:
+    def _record(self, recorder: Recorder) -> None:
+        """Record one step, which trains nothing."""
         before = self._now()
-        replay = recorder.record(self._advance)
+        try:
+            self._replay = recorder.record(self._advance)
+        except RuntimeError as error:
+            self._give_up(f"the device did not record it ({error})")
+            return
         if self._now() != before:
             raise RuntimeError(
                 "the step made new state while it was recorded, which each replay would make again: an optimizer must "
                 f"have all of its state after {WARM_UP} steps"
             )
         self._made_of = before
-        return replay
 
     def _now(self) -> object:
         return baked(self.learner, self.update.bind(self.learner.parameters()))
