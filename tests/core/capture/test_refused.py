@@ -160,18 +160,26 @@ def test_a_loss_that_asks_nothing_is_not_refused():
     assert steps.why is None
 
 
-def test_tensors_elsewhere_are_seen_and_lone_numbers_of_the_host_are_not():
-    """Watched as if all had to be on a GPU: what lies on the CPU is elsewhere."""
-    row, number = torch.ones(3), torch.ones(())
-    with Guard(torch.device("cuda", 0)) as guard:
-        number * 2
+def test_tensors_elsewhere_are_seen_and_lone_numbers_that_are_read_are_not():
+    """Watched on a device without numbers: what lies on the CPU is elsewhere."""
+    there, row, number = torch.empty(3, device="meta"), torch.ones(3), torch.ones(())
+    with Guard(there.device) as guard:
+        there * number
     assert not guard.found
-    with Guard(torch.device("cuda", 0)) as guard:
-        number.to(torch.float64)  # a copy; to another device it would be one as well
-    assert guard.found
-    with Guard(torch.device("cuda", 0)) as guard:
-        row * 2
-    assert "uses a tensor on cpu, not on cuda:0 (aten.mul), at " + __file__ in guard.said
+    for call in (
+        lambda: number.add_(1),
+        lambda: torch._foreach_add_([number], 1),
+        lambda: number * 2,
+        lambda: row.sum(),
+    ):
+        with Guard(there.device) as guard:
+            call()
+        assert "uses a tensor on cpu, not on meta" in guard.said
+        assert __file__ in guard.said
+    for call in (lambda: number.to("meta"), lambda: there.copy_(row), lambda: there[0].copy_(number)):
+        with Guard(there.device) as guard:
+            call()
+        assert guard.found
 
 
 class _Late(update.Update):

@@ -49,10 +49,15 @@ class Guard(TorchDispatchMode):
         if asks is not None:
             self._note(asks)
         result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves((args, kwargs, result)):
-            if isinstance(tensor, Tensor) and tensor.device not in (self.device, NOWHERE) and _travels(func, tensor):
-                self._note(f"uses a tensor on {tensor.device}, not on {self.device} ({func.overloadpacket})")
+        self._look(func, _tensors((args, kwargs)), alone=func.overloadpacket not in COPIES)
+        self._look(func, [*_written(func, args), *_tensors(result)], alone=False)
         return result
+
+    def _look(self, func: Any, tensors: list[Tensor], *, alone: bool) -> None:
+        """Note tensors elsewhere; but a lone number that is only read goes along with the kernel, as a constant."""
+        for tensor in tensors:
+            if tensor.device not in (self.device, NOWHERE) and not (alone and tensor.dim() == 0):
+                self._note(f"uses a tensor on {tensor.device}, not on {self.device} ({func.overloadpacket})")
 
     @property
     def said(self) -> str:
@@ -75,9 +80,16 @@ def _by_mask(func: Any, args: Any) -> str | None:
     return "asks the device how many entries a mask has (x[mask])" if mask else None
 
 
-def _travels(func: Any, tensor: Tensor) -> bool:
-    """Whether it is copied between devices: a lone number of the host goes along with the kernel, as a constant."""
-    return tensor.dim() > 0 or func.overloadpacket in COPIES
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _written(func: Any, args: Any) -> list[Tensor]:
+    """What an operation in place changes."""
+    pairs = zip(func._schema.arguments, args, strict=False)
+    return [
+        t for kind, given in pairs if kind.alias_info is not None and kind.alias_info.is_write for t in _tensors(given)
+    ]
 
 
 def _place() -> str:
