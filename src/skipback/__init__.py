@@ -33,6 +33,8 @@ if TYPE_CHECKING:
         update,
     )
     from skipback.engine.attach import attach
+    from skipback.engine.capture.captured import captured
+    from skipback.engine.capture.steps import Captured
     from skipback.engine.guards import SkipbackWarning
     from skipback.engine.learner import Learner
     from skipback.engine.many.many import Many
@@ -80,6 +82,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Anchored": "method",
     "anchored": "method",
+    "Captured": "engine.capture.steps",
+    "captured": "engine.capture.captured",
     "attach": "engine.attach",
     "Layerwise": "method",
     "Learner": "engine.learner",
@@ -124,6 +128,7 @@ _MODULES = (
 
 __all__ = [
     "Anchored",
+    "Captured",
     "Direct",
     "Exact",
     "HeadOnly",
@@ -143,6 +148,7 @@ __all__ = [
     "blocks",
     "bp",
     "brsf",
+    "captured",
     "dfa",
     "dkp",
     "draws",

@@ -54,6 +54,7 @@ class Memory(nn.Module):
         self.checks_left = CHECKED_VISITS
         self.complete = False  # every sample was seen: spares the initial rows from then on
         self.left = samples  # visits before it is worth a look whether all were seen
+        self.asks = True  # a read may ask the device whether it is complete; inside a captured step it may not
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Memory:
         # .to(), .half(), .cuda() of the learner: the rows keep the dtype and the device that were asked for
@@ -81,14 +82,12 @@ class Memory(nn.Module):
         rows = self._pick(self.rows, ids).to(target).reshape(target.shape)
         if self.complete or self._completed():
             return rows
-        first = ~self.seen.index_select(0, ids).to(target.device).repeat_interleave(len(target) // len(ids)).unsqueeze(
-            1
-        )
-        return torch.where(first, self.initial(self.record, target), rows)
+        first = ~self.seen.index_select(0, ids).to(target.device).repeat_interleave(len(target) // len(ids))
+        return torch.where(first.unsqueeze(1), self.initial(self.record, target), rows)
 
     def _completed(self) -> bool:
         """Whether every sample was seen, as far as is known: it takes a pass over all to know."""
-        if not torch.compiler.is_compiling() and self.left <= 0:
+        if self.asks and not torch.compiler.is_compiling() and self.left <= 0:
             self.complete, self.left = bool(self.seen.all()), len(self.seen)
         return self.complete
 

@@ -146,4 +146,5 @@ def _describe(row: dict[str, Any]) -> str:
         else f"test MSE {row['test_mse']:.4f}"
     )
     speed = f"{row['samples_per_second']:>9,.0f} samples/s" if row.get("samples_per_second") else ""
-    return f"loss {loss:.4f}  {score}  {speed}"
+    captured = "  captured" if row.get("steps") == "captured" else ""
+    return f"loss {loss:.4f}  {score}  {speed}{captured}"

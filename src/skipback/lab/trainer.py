@@ -17,6 +17,7 @@ import skipback
 from skipback import update
 from skipback.engine.learner import Learner
 from skipback.lab import choices, machine, metrics, nets
+from skipback.lab.capturing import capturing, order_of
 from skipback.lab.config import Run
 from skipback.lab.data import Dataset
 from skipback.lab.data.pipeline import Feeds, feeds
@@ -59,6 +60,7 @@ class Trainer:
         self.learner = self._learner()
         self.update = self._update()
         self.optimizer = self.update.bind(self.learner.parameters())
+        self.steps = capturing(self.feed, self.learner, self.update, self.loss.of_output, run.batch_size)
         self.shuffle = torch.Generator().manual_seed(run.seed)
         self.rows: list[dict[str, Any]] = []
         self.seconds = 0.0
@@ -101,6 +103,10 @@ class Trainer:
         how: Any = {"precision": self.precision, "compile": self.run.compile}
         total, samples = torch.zeros((), device=self.device), 0
         start = time.perf_counter()
+        if self.steps is not None:
+            mean = self.steps.epoch(order_of(self.feed, self.run.batch_size, self.shuffle)).item()
+            self.seconds += time.perf_counter() - start
+            return mean
         for batch in self.feed.epoch(self.run.batch_size, self.shuffle):
             value = step(batch.inputs, batch.t, loss=loss_of, update=self.update, ids=batch.ids, **how)
             total += value * len(batch)
@@ -153,6 +159,7 @@ class Trainer:
             "train_seconds": self.seconds,
             "samples_per_second": done / self.seconds if self.seconds else None,
             "alignment": self.measure(),
+            **({} if self.steps is None else {"steps": self.steps.why or "captured"}),
         }
 
     # ------------------------------------------------------------------------------------------------ checkpoints

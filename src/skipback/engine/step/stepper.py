@@ -79,8 +79,8 @@ class Stepper:
         averaged = None
         if world() > 1:
             averaged = self.ranks.open(update, self.net, () if self.star is None else self.star.parts.values())
-        like = self.head[0] if self.head else next(self.net.parameters())
-        run = _Run(self, averaged or update, given, like.device)
+        assert self.signature is not None
+        run = _Run(self, averaged or update, given, self.signature.parameters[0].device)
         run.compiler = compiler
         try:
             with torch.no_grad():

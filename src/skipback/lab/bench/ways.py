@@ -131,14 +131,14 @@ def step(shape: Shape, name: str, optimizer: str, *, closed_form: bool = True) -
     net, (x, t) = shape.build(), shape.data()
     if not closed_form:
         without_closed_form(net)
-    learner, ids, update = _learner(net, name, x), torch.arange(len(x)), OPTIMIZERS[optimizer][1]()
+    learner, ids, update = _learner(net, name, x), torch.arange(len(x), device=x.device), OPTIMIZERS[optimizer][1]()
     return lambda: learner.step(x, t, loss=F.cross_entropy, update=update, ids=ids)
 
 
 def backward(shape: Shape, name: str, optimizer: str) -> Call:
     """`loss.backward()` and a fused optimizer."""
     net, (x, t) = shape.build(), shape.data()
-    learner, ids = _learner(net, name, x), torch.arange(len(x))
+    learner, ids = _learner(net, name, x), torch.arange(len(x), device=x.device)
     plain = OPTIMIZERS[optimizer][0](learner.parameters(), lr=LR, fused=True)  # type: ignore[call-arg]
 
     def call() -> None:

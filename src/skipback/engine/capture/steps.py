@@ -1,0 +1,192 @@
+"""Steps: an epoch of training steps on data that live on the device, each step without Python.
+
+    places <- 0 .. N-1
+    each step    ids = order[places];  step(x[ids], t[ids], ids);  total += N loss;  places += N
+
+The step moves itself on, so that repeating one recording of it is a whole epoch: index, forward, teaching, update, and
+F3's memory read and written. The numbers are those of `learner.step`, batch by batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor
+
+from skipback.engine.capture.baked import baked
+from skipback.engine.capture.checks import check_order, reason
+from skipback.engine.capture.guard import Guard
+from skipback.engine.capture.recorder import Call, Recorder
+from skipback.engine.learner import Learner
+from skipback.method import Exact
+from skipback.update import Update
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Transform = Callable[[Tensor], Tensor]
+
+WARM_UP = 3
+"""Steps that run one by one before a recording: they make what is made once, such as the state of the optimizer."""
+
+
+class Captured:
+    """See `captured`.
+
+    Attributes:
+        learner: what it trains.
+        recorder: what captures its steps; `None` if they run one by one.
+        why: they run one by one; `None` if they are captured.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        x: Tensor,
+        t: Tensor,
+        *,
+        batch: int,
+        loss: Loss,
+        update: Update,
+        transform: Transform | None,
+        recorder: Recorder | None,
+        refuse: bool,
+    ) -> None:
+        self.learner, self.loss, self.update, self.recorder = learner, loss, update, recorder
+        self.x, self.t, self.batch, self.transform, self.refuse = x, t, batch, transform, refuse
+        self.why = None if recorder is not None else f"the data lie on {x.device}, and only CUDA captures"
+        self.order = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.places = torch.zeros(batch, dtype=torch.int64, device=x.device)
+        kind = torch.promote_types(next(learner.net.parameters()).dtype, torch.float32)
+        self.total = torch.zeros((), dtype=kind, device=x.device)
+        self._made_of: object = None
+        self._left = WARM_UP
+        self._replay: Call | None = None
+
+    def epoch(self, order: Tensor) -> Tensor:
+        """Train on these samples, batch by batch; the last batch may be smaller, and then runs by itself.
+
+        Nothing waits for the device but the check of an `order` that lies there, and reading what is returned.
+
+        Args:
+            order: ids (K,), 1 <= K <= M, int64; `torch.randperm(M)` is an epoch, a slice of it a part of one.
+
+        Returns:
+            The mean loss of the samples, each before its update; on the device, ().
+
+        Raises:
+            ValueError: the order is no row of ids of this data set, the network is in eval mode, or the host takes part
+                in the step and that is refused (at the last step of the warm-up, which is complete).
+        """
+        check_order(order, len(self.x))
+        order = order.to(self.x.device)
+        self.total.zero_()
+        with nullcontext() if self.recorder is None else self._unasked():
+            rest = order if self.recorder is None else self._full_batches(order)
+            for ids in rest.split(self.batch) if len(rest) else ():
+                self._step(ids)
+        return self.total / len(order)
+
+    def check(self) -> None:
+        """Refuse what cannot be captured, if anything is to be; finds the blocks if they are not known.
+
+        Raises:
+            ValueError: see `reason`.
+        """
+        if self.recorder is None:
+            return
+        if self.learner.layout is None and not isinstance(self.learner.method, Exact):
+            self.learner.discover(self._inputs(self.order[: min(2, self.batch)]))
+        why = reason(self.learner, self.update)
+        if why is not None:
+            self._give_up(f"{why}; or train by learner.step")
+
+    def _give_up(self, why: str) -> None:
+        """Refuse to go on, or go on one by one."""
+        if self.refuse:
+            raise ValueError(f"this step cannot be captured: {why}")
+        self.why, self.recorder, self._replay = why, None, None
+
+    def _full_batches(self, order: Tensor) -> Tensor:
+        """Train on all full batches. Returns the ids of what is left to train one by one."""
+        full = len(order) // self.batch
+        self._ready()
+        self.order[: len(order)].copy_(order)
+        torch.arange(self.batch, out=self.places)
+        for k in range(full):
+            if self.recorder is not None and self._replay is None and self._left == 0:
+                self._record(self.recorder)
+            if self.recorder is None:
+                return order[k * self.batch :]
+            if self._replay is None:
+                self._warm(self.recorder)
+            else:
+                self._replay()
+        return order[full * self.batch :]
+
+    def _ready(self) -> None:
+        """Drop a recording that is of something else than what would run now."""
+        memory = self.learner.memory
+        if memory is not None and not memory.complete:
+            memory.complete = bool(memory.seen.all())  # asked once an epoch, as a recording cannot
+        now = self._now()
+        if now != self._made_of:
+            self.check()
+            self._made_of, self._left, self._replay = now, WARM_UP, None
+
+    def _warm(self, recorder: Recorder) -> None:
+        """A step for real; the host is watched in the last one."""
+        self._left -= 1
+        if self._left:
+            recorder.warm(self._advance)
+            return
+        with Guard(self.x.device) as guard:
+            recorder.warm(self._advance)
+        if guard.found:
+            self._made_of = None  # the next epoch looks again
+            self._give_up(guard.said)
+
+    def _record(self, recorder: Recorder) -> None:
+        """Record one step, which trains nothing."""
+        before = self._now()
+        try:
+            self._replay = recorder.record(self._advance)
+        except RuntimeError as error:
+            self._give_up(f"the device did not record it ({error})")
+            return
+        if self._now() != before:
+            raise RuntimeError(
+                "the step made new state while it was recorded, which each replay would make again: an optimizer must "
+                f"have all of its state after {WARM_UP} steps"
+            )
+        self._made_of = before
+
+    def _now(self) -> object:
+        return baked(self.learner, self.update.bind(self.learner.parameters()))
+
+    def _advance(self) -> None:
+        """What is captured: one step on the samples at `places`, and on to the next."""
+        self._step(self.order.index_select(0, self.places))
+        self.places.add_(self.batch)
+
+    def _step(self, ids: Tensor) -> None:
+        t = self.t.index_select(0, ids)
+        value = self.learner.step(self._inputs(ids), t, loss=self.loss, update=self.update, ids=ids)
+        self.total.add_(value * len(ids))
+
+    def _inputs(self, ids: Tensor) -> Tensor:
+        rows = self.x.index_select(0, ids)
+        return rows if self.transform is None else self.transform(rows)
+
+    @contextmanager
+    def _unasked(self) -> Iterator[None]:
+        """Inside, the memory asks nothing: whether it is complete is known, and each id is always the same row of x."""
+        memory = self.learner.memory
+        if memory is None:
+            yield
+            return
+        left, memory.asks, memory.checks_left = memory.checks_left, False, 0
+        try:
+            yield
+        finally:
+            memory.asks, memory.checks_left = True, left
