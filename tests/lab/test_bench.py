@@ -2,12 +2,13 @@
 
 import json
 import re
+import sys
 
 import pytest
 import torch
 from torch import nn
 
-from skipback.lab.bench import energy, memory, timing, verb, ways
+from skipback.lab.bench import energy, memory, options, plain, table, taught, timing, ways
 from skipback.lab.bench.shapes import SHAPES, Shape
 from skipback.lab.cli import main
 
@@ -39,7 +40,7 @@ def test_bench_writes_the_promised_keys_and_a_figure(benched):
 
 def test_the_table_has_a_line_for_each_variant(benched):
     _, result = benched
-    lines = verb.text({**result, "memory": {"width": 9, "batch": 7, "mib": {"f3 step": {"4": 1.26}}}}).splitlines()
+    lines = table.text({**result, "memory": {"width": 9, "batch": 7, "mib": {"f3 step": {"4": 1.26}}}}).splitlines()
     assert re.fullmatch(r"times as fast, adam +tiny", lines[0])
     assert "backprop                       1.00" in [re.sub(r"  +", " " * 23, line) for line in lines]
     assert re.fullmatch(r"f3 step +1\.3", next(x for x in reversed(lines) if x.startswith("f3 step")))
@@ -48,11 +49,12 @@ def test_the_table_has_a_line_for_each_variant(benched):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ("--shapes S9", "unknown shape 'S9'"),
-        ("--methods bp", "unknown method 'bp'"),
+        ("--shapes S9", "--shapes: unknown shape 'S9'"),
+        ("--methods dfaa", "--methods: unknown method 'dfaa'; did you mean 'dfa'?"),
         ("--optimizers lion", "unknown optimizer 'lion'"),
         ("--depths 4,x", "'x' is no number of hidden layers"),
         ("--seconds 0", "seconds"),
+        ("--device tpu", "--device: unknown device 'tpu'"),
     ],
 )
 def test_bad_arguments_end_with_exit_code_2_and_one_line(flags, said, capsys, tmp_path):
@@ -72,8 +74,8 @@ def test_help_fits_one_screen(capsys):
 
 
 def test_quick_leaves_what_a_flag_says():
-    options = verb.chosen(verb.Bench(quick=True, shapes="S3"))
-    assert (options.shapes, options.methods) == ("S3", "dfa,f3")
+    found = options.chosen(options.Bench(quick=True, shapes="S3"))
+    assert (found.shapes, found.methods) == ("S3", "dfa,f3")
 
 
 def weights_after(make, monkeypatch, steps=2):
@@ -102,23 +104,23 @@ def test_all_variants_of_one_method_do_the_same_work(optimizer, monkeypatch):
 
 def test_the_way_without_closed_form_has_none(monkeypatch):
     seen = []
-    real = ways._learner
-    monkeypatch.setattr(ways, "_learner", lambda *args: seen.append(real(*args)) or seen[-1])
+    real = taught._learner
+    monkeypatch.setattr(taught, "_learner", lambda *args: seen.append(real(*args)) or seen[-1])
     for closed in (True, False):
-        ways.step(TINY, "f3", "sgd", closed_form=closed)()
+        taught.step(TINY, "f3", "sgd", closed_form=closed)()
     kinds = [{type(rule).__name__ for _, rule in learner._stepper.chain.hidden} for learner in seen]
     assert kinds == [{"Dense"}, {"Graph"}]
 
 
 def test_a_method_with_a_memory_is_measured_after_its_first_epoch():
-    learner = ways._learner(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 10)), "f3", torch.randn(8, 6))
+    learner = taught._learner(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 10)), "f3", torch.randn(8, 6))
     assert bool(learner.memory.seen.all())
     assert learner.memory.checks_left == 0
 
 
 def test_update_in_backward_is_plain_sgd(monkeypatch):
-    a = weights_after(lambda: ways.backprop_in_place(TINY), monkeypatch)
-    b = weights_after(lambda: ways.backprop(TINY, "sgd"), monkeypatch)
+    a = weights_after(lambda: plain.backprop_in_place(TINY), monkeypatch)
+    b = weights_after(lambda: plain.backprop(TINY, "sgd"), monkeypatch)
     torch.testing.assert_close(a, b, rtol=0, atol=1e-7)
 
 
@@ -132,15 +134,69 @@ def test_shapes_have_the_published_sizes():
     assert sizes == {"S1": 397_510, "cnn": 15 * 26 + 40 * 376 + 128 * 4001 + 10 * 129, "transformer": 965_898}
 
 
-def test_energy_reads_whole_packages_and_a_counter_that_starts_again(tmp_path):
+@pytest.fixture
+def powercap(tmp_path):
+    """A folder as Linux shows RAPL's counters: one of a package, and one inside it that it includes."""
     for name, value in (("intel-rapl:0", 90), ("intel-rapl:0:0", 5)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "energy_uj").write_text(f"{value}\n")
         (tmp_path / name / "max_energy_range_uj").write_text("100\n")
-    (found,) = energy.counters(tmp_path)
-    assert found.parent.name == "intel-rapl:0"
-    assert energy._difference(found, 90, 30) == 40
-    assert energy._difference(found, 30, 90) == 60
+    return tmp_path
+
+
+class Nvml:
+    """As nvidia-ml-py, for one GPU that takes 5 W, and 20 W more in a step of 0.25 s."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, counts=True):
+        self.mj, self.now, self.counts = 1000.0, 0.0, counts
+
+    def nvmlInit(self):  # noqa: N802
+        pass
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):  # noqa: N802
+        if uuid != "GPU-abc":
+            raise self.NVMLError("Not Found")
+        return "handle"
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle):  # noqa: N802
+        assert handle == "handle"
+        if not self.counts:
+            raise self.NVMLError("Not Supported")
+        return round(self.mj)
+
+    def work(self, seconds, watts):
+        self.now += seconds
+        self.mj += 1e3 * seconds * watts
+
+
+def test_energy_reads_whole_packages_and_a_counter_that_starts_again(powercap):
+    (found,), why = energy.counters(torch.device("cpu"), powercap)
+    assert (found.name, why) == ("RAPL intel-rapl:0", "")
+    assert found.read() == 90
+    assert found.spent(90, 30) == pytest.approx(40e-6)
+    assert found.spent(30, 90) == pytest.approx(60e-6)
+
+
+def test_energy_says_why_there_is_none(tmp_path, monkeypatch):
+    assert energy.counters(torch.device("cpu"), tmp_path) == ([], f"no RAPL counter can be read in {tmp_path}")
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert "pip install nvidia-ml-py" in energy.nvml("abc")[1]
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(counts=False))
+    assert energy.nvml("abc") == ([], "NVML does not count the energy of this GPU: Not Supported")
+    assert "Not Found" in energy.nvml("another")[1]
+
+
+def test_joules_of_a_step_are_above_what_the_device_takes_asleep(monkeypatch):
+    gpu = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", gpu)
+    counters, _ = energy.nvml("abc")
+    calls = {"step": lambda: gpu.work(0.25, 25), "light": lambda: gpu.work(0.5, 7)}
+    found = energy.joules(calls, counters, now=lambda: gpu.now, sleep=lambda seconds: gpu.work(seconds, 5))
+    assert [c.name for c in counters] == ["NVML"]
+    assert found == pytest.approx({"step": 20 * 0.25, "light": 2 * 0.5}, rel=1e-3)
 
 
 def test_times_are_per_step():
