@@ -26,7 +26,7 @@ from skipback.lab.bench.plain import backprop, backprop_in_place, checkpointed
 from skipback.lab.bench.shapes import Shape
 from skipback.lab.bench.taught import backward, step, steps
 from skipback.lab.bench.timing import Call
-from skipback.lab.bench.ways import ACCUMULATED
+from skipback.lab.bench.ways import ACCUMULATED, reason
 from skipback.lab.errors import LabError
 
 MAKE: dict[str, Callable[[Shape], Call]] = {
@@ -121,7 +121,7 @@ def _said(call: Callable[[], float]) -> float | str:
     try:
         return call()
     except Exception as error:  # whatever it is, the parent hears of it
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return reason(error)
 
 
 def main(order: str) -> None:

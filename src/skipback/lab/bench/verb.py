@@ -40,10 +40,10 @@ def run(options: Bench, command: str) -> dict[str, Any]:
 
     options = chosen(options)
     device = machine.device(options.device)
-    _check_folder(options.out)  # before an hour is spent
-    result = {"environment": environment(command, device)}
-    if options.compile:
+    if options.compile:  # what can fail is tried before an hour is spent
         plain.check_compiler()
+    _check_folder(options.out)
+    result = {"environment": environment(command, device)}
     try:
         for found in measured(options, device):
             result |= found
@@ -124,7 +124,7 @@ def of_shape(
         guard = plain.no_compiling if options.compile else contextlib.nullcontext
         speed = _merged(speed, timed(calls, options.seconds, ways.REFERENCE, now=now, guard=guard), refused)
         if counters:
-            joules = {**energy.joules(calls, counters, wall), **joules}
+            joules = _first(joules, energy.joules(calls, counters, wall))
     return speed, joules
 
 
@@ -135,9 +135,14 @@ def _merged(speed: dict[str, Any], more: dict[str, Any], refused: dict[str, str]
     return {
         "rounds": min(speed["rounds"], more["rounds"]),
         "steps_per_round": min(speed["steps_per_round"], more["steps_per_round"]),
-        "variants": {**more["variants"], **speed["variants"]},
+        "variants": _first(speed["variants"], more["variants"]),
         "refused": {**speed["refused"], **refused},
     }
+
+
+def _first(found: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Both, in their order; what is in both as it was found first."""
+    return found | {name: value for name, value in more.items() if name not in found}
 
 
 def timed(

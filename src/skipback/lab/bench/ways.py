@@ -69,13 +69,18 @@ def built(makes: Mapping[str, Make]) -> tuple[dict[str, Call], dict[str, str]]:
                 warnings.simplefilter("ignore", SkipbackWarning)  # of what will not learn: training says so
                 call = make()
                 call()
-        except (ValueError, RuntimeError) as error:  # what a method says of a network that it cannot teach
+        except Exception as error:  # a method says what it cannot teach, and others must not wait for nothing
             if name == REFERENCE:
                 raise
-            refused[name] = " ".join(str(error).split())
+            refused[name] = reason(error)
         else:
             calls[name] = call
     return calls, refused
+
+
+def reason(error: Exception) -> str:
+    """Why something failed, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def exact_fast_float32() -> bool:
