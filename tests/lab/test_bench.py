@@ -284,7 +284,7 @@ def powercap(tmp_path):
 
 
 class Nvml:
-    """As nvidia-ml-py, for one GPU that takes 5 W, and 20 W more in a step of 0.25 s."""
+    """As nvidia-ml-py, for one GPU that takes what it is told to."""
 
     class NVMLError(Exception):
         pass
@@ -332,10 +332,10 @@ def test_joules_of_a_step_are_above_what_the_device_takes_asleep(monkeypatch):
     gpu = Nvml()
     monkeypatch.setitem(sys.modules, "pynvml", gpu)
     counters, _ = energy.nvml("abc")
-    calls = {"step": lambda: gpu.work(0.25, 25), "light": lambda: gpu.work(0.5, 7)}
+    calls = {"step": lambda: gpu.work(0.3, 25), "light": lambda: gpu.work(0.7, 7)}
     found = energy.joules(calls, counters, now=lambda: gpu.now, sleep=lambda seconds: gpu.work(seconds, 5))
     assert [c.name for c in counters] == ["NVML"]
-    assert found == pytest.approx({"step": 20 * 0.25, "light": 2 * 0.5}, rel=1e-3)
+    assert found == pytest.approx({"step": 20 * 0.3, "light": 2 * 0.7}, rel=1e-3)
 
 
 def test_times_are_per_step():
