@@ -14,6 +14,7 @@ the same batch again. Written to results/gpu/speed.json after each part.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import wave
 from pathlib import Path
@@ -24,11 +25,11 @@ from torch.nn import functional as F
 
 import many
 import skipback as sb
-from gpu_ways import GRAPH, METHODS, Bench, Placed, variants
+from gpu_ways import GRAPH, METHODS, Bench, variants
 from skipback.engine.many.many import Many
 from skipback.lab import machine
 from skipback.lab.bench import memory, ways
-from skipback.lab.bench.shapes import SHAPES
+from skipback.lab.bench.shapes import SHAPES, Shape
 from skipback.lab.bench.timing import Call
 from skipback.lab.records import atomic_write, to_json
 
@@ -40,7 +41,7 @@ def speed(bench: Bench, names: list[str]) -> dict[str, object]:
     """By shape."""
     found = {}
     for name in names:
-        shape = Placed(**vars(SHAPES[name]), device=bench.device)
+        shape = dataclasses.replace(SHAPES[name], device=str(bench.device))
         of = bench.timed(variants(shape, bench.steps), over=ways.REFERENCE)
         if GRAPH in of:
             graph = of[GRAPH]["median_ms"]
@@ -149,7 +150,7 @@ def peaks(bench: Bench, depths: tuple[int, ...], width: int = 1000, batch: int =
     mib: dict[str, dict[int, float]] = {way: {} for way in memory.MAKE}
     for way, depth in ((way, depth) for way in mib for depth in depths):
         small, call = (
-            memory.MAKE[way](Placed(line="", batch=n, sizes={"depth": d, "width": w}, device=bench.device))
+            memory.MAKE[way](Shape(line="", batch=n, sizes={"depth": d, "width": w}, device=str(bench.device)))
             for n, d, w in ((8, 2, 8), (batch, depth, width))
         )
         small()  # what is loaded at the first step is no activation

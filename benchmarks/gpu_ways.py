@@ -13,26 +13,12 @@ from torch.nn import functional as F
 
 import skipback as sb
 from skipback.engine.capture.recorder import CudaGraphs
-from skipback.lab.bench import ways
+from skipback.lab.bench import plain, taught, ways
 from skipback.lab.bench.shapes import Shape
 from skipback.lab.bench.timing import Call, repeated, speeds
 
 METHODS = {"f3": lambda samples: sb.f3(memory=samples), "drtp": lambda _: sb.drtp(), "dfa": lambda _: sb.dfa()}
 GRAPH = f"{ways.REFERENCE}, graph"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placed(Shape):
-    """A shape of the verb `bench`, on a device."""
-
-    device: torch.device
-
-    def build(self) -> nn.Module:
-        return super().build().to(self.device)
-
-    def data(self) -> tuple[Tensor, Tensor]:
-        x, t = super().data()
-        return x.to(self.device), t.to(self.device)
 
 
 @dataclass(frozen=True)
@@ -81,10 +67,10 @@ def captured(method: sb.Method, build: Callable[[], nn.Module], rows: tuple[Tens
     return learner, lambda: steps.epoch(order)
 
 
-def graphed_backprop(shape: Placed) -> Call:
+def graphed_backprop(shape: Shape) -> Call:
     """Plain PyTorch in a CUDA graph, with fused Adam that counts on the device: the honest opponent."""
-    net, (x, t), graphs = shape.build(), shape.data(), CudaGraphs(shape.device)
-    optimizer = torch.optim.Adam(net.parameters(), lr=ways.LR, fused=True, capturable=True)
+    net, (x, t), graphs = shape.build(), shape.data(), CudaGraphs(torch.device(shape.device))
+    optimizer = torch.optim.Adam(net.parameters(), lr=plain.LR, fused=True, capturable=True)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -102,16 +88,16 @@ def graphed_backprop(shape: Placed) -> Call:
     return call
 
 
-def variants(shape: Placed, steps: int) -> dict[str, Call]:
+def variants(shape: Shape, steps: int) -> dict[str, Call]:
     """Blocks of as many steps."""
     x, t = shape.data()
     rows = x.repeat(steps, *[1] * (x.dim() - 1)), t.repeat(steps)
-    once = {ways.REFERENCE: ways.backprop(shape, "adam")}
-    if shape.device.type == "cuda":
+    once = {ways.REFERENCE: plain.backprop(shape, "adam")}
+    if x.device.type == "cuda":
         once[GRAPH] = graphed_backprop(shape)
-    once |= {f"{name} step": ways.step(shape, name, "adam") for name in METHODS}
+    once |= {f"{name} step": taught.step(shape, name, "adam") for name in METHODS}
     found = {name: repeated(call, steps) for name, call in once.items()}
     for name, method in {"backprop": lambda _: sb.bp(), **METHODS}.items():
-        update = sb.update.adam(ways.LR)
+        update = sb.update.adam(plain.LR)
         found[f"{name} captured"] = captured(method(len(rows[0])), shape.build, rows, shape.batch, update)[1]
     return found

@@ -343,6 +343,14 @@ def test_flags_are_frozen(capsys):
     }
 
 
+def test_flags_of_bench_are_frozen(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    flags = set(re.findall(r"--[a-z]+[a-z-]*", capsys.readouterr().out))
+    known = "--help --methods --out --shapes --optimizers --seconds --depths --device --compile --quick --json"
+    assert flags == set(known.split())
+
+
 def test_no_torch_for_help():
     code = "import sys; from skipback.lab.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

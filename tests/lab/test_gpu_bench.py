@@ -58,10 +58,10 @@ def test_the_opponent_in_a_graph_is_backprop(gpu, monkeypatch):
     """By the tape: its replays train, to the bits of the loop."""
     ways = importlib.import_module("gpu_ways")
     nets = []
-    monkeypatch.setattr(ways.Placed, "build", lambda shape: nets.append(TINY.build()) or nets[-1])
+    build = ways.Shape.build
+    monkeypatch.setattr(ways.Shape, "build", lambda shape: nets.append(build(shape)) or nets[-1])
     monkeypatch.setattr(ways, "CudaGraphs", lambda device: Tape())
-    shape = ways.Placed(**vars(TINY), device=torch.device("cpu"))
-    in_graph, one_by_one = ways.graphed_backprop(shape), ways.ways.backprop(shape, "adam")
+    in_graph, one_by_one = ways.graphed_backprop(TINY), ways.plain.backprop(TINY, "adam")
     for _ in range(3):
         one_by_one()  # the warm-up of the other
     for _ in range(4):
@@ -69,4 +69,4 @@ def test_the_opponent_in_a_graph_is_backprop(gpu, monkeypatch):
         one_by_one()
     pairs = list(zip(nets[0].parameters(), nets[1].parameters(), strict=True))
     assert all(torch.equal(p, q) for p, q in pairs)
-    assert not torch.equal(pairs[0][0], next(TINY.build().parameters()))
+    assert not torch.equal(pairs[0][0], next(build(TINY).parameters()))

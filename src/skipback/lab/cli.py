@@ -249,8 +249,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _bad(str(error))
     except BrokenPipeError:  # `skipback list | head`: nobody reads on, and Python must not complain at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "the same command goes on from the last checkpoint"
+        print(f"interrupted: {said}", file=sys.stderr)
         return 130
     return 0
 

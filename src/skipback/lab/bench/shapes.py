@@ -22,6 +22,7 @@ class Shape:
         input: of one sample.
         sizes: of a dense network with tanh; without them it is `net`.
         net: a name of `lab.nets`, or "cnn".
+        device: where the network and the data are.
     """
 
     line: str
@@ -29,6 +30,7 @@ class Shape:
     input: tuple[int, ...] = (784,)
     net: str = "mlp"
     sizes: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
 
     def build(self) -> nn.Module:
         """The network, the same at each call."""
@@ -38,8 +40,8 @@ class Shape:
 
         torch.manual_seed(0)
         if self.net == "cnn":
-            return _cnn()
-        return nets.build(self.net, self.input, CLASSES, activation="tanh", **self.sizes)
+            return _cnn().to(self.device)
+        return nets.build(self.net, self.input, CLASSES, activation="tanh", **self.sizes).to(self.device)
 
     def data(self) -> tuple[Tensor, Tensor]:
         """Random inputs and classes."""
@@ -47,7 +49,7 @@ class Shape:
 
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(self.batch, *self.input, generator=generator)
-        return x, torch.randint(CLASSES, (self.batch,), generator=generator)
+        return x.to(self.device), torch.randint(CLASSES, (self.batch,), generator=generator).to(self.device)
 
 
 def _dense(line: str, batch: int, depth: int, width: int, inputs: int = 784) -> Shape:

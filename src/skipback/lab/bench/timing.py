@@ -1,4 +1,8 @@
-"""Fair timing on a noisy machine: CPU time of one thread, variants interleaved, medians of paired ratios."""
+"""Fair timing on a noisy machine: variants interleaved, medians of paired ratios.
+
+On the CPU it is the CPU time of one thread, which other programs on the machine hardly change. A GPU works on its own
+while Python goes on, so there it is the time on the clock on the wall, read when the GPU has done all its work.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,45 @@ from collections.abc import Callable, Mapping
 import torch
 
 Call = Callable[[], object]
+Clock = Callable[[], float]
+"""Seconds since some moment."""
 
 
-def interleaved(variants: Mapping[str, Call], *, rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
-    """Seconds of CPU time of each call, one call of every variant per round, in an order that changes by round.
+def clock(device: torch.device) -> Clock:
+    """The clock by which work on a device is timed."""
+    return waiting(torch.cuda.synchronize) if device.type == "cuda" else time.process_time
+
+
+def waiting(wait: Call, now: Clock = time.perf_counter) -> Clock:
+    """A clock that is read when what was begun is done.
+
+    Args:
+        wait: until it is.
+        now: the clock.
+    """
+
+    def read() -> float:
+        wait()
+        return now()
+
+    return read
+
+
+def interleaved(
+    variants: Mapping[str, Call], *, rounds: int, warm_up: int = 3, now: Clock = time.process_time
+) -> dict[str, list[float]]:
+    """Seconds of each call, one call of every variant per round, in an order that changes by round.
+
+    Args:
+        variants: calls.
+        rounds: how many.
+        warm_up: calls of each before.
+        now: the clock; CPU time unless it says otherwise.
 
     Raises:
         ValueError: torch has several threads. Their CPU time adds up, so a variant that waits less would look slower.
     """
-    if torch.get_num_threads() != 1:
+    if now is time.process_time and torch.get_num_threads() != 1:
         raise ValueError(f"torch has {torch.get_num_threads()} threads: call torch.set_num_threads(1) before measuring")
     for call in variants.values():
         for _ in range(warm_up):
@@ -28,9 +62,9 @@ def interleaved(variants: Mapping[str, Call], *, rounds: int, warm_up: int = 3) 
     for _ in range(rounds):
         shuffle(order)  # else each would always find the caches as the same other one leaves them
         for name in order:
-            start = time.process_time()
+            start = now()
             variants[name]()
-            seconds[name].append(time.process_time() - start)
+            seconds[name].append(now() - start)
     return seconds
 
 

@@ -1,179 +1,187 @@
-"""The verb `bench`: its options, what it measures, what it writes. torch is imported only to measure."""
+"""The verb `bench`: what it measures, what it writes. torch is imported only to measure."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
-from pydantic import BaseModel, Field
-
-from skipback.lab import choices
-from skipback.lab.bench.shapes import SHAPES
-from skipback.lab.errors import LabError
+from skipback.lab.bench.options import TOGETHER, Bench, chosen, depths, split
+from skipback.lab.bench.shapes import SHAPES, Shape
+from skipback.lab.bench.table import text
 
 if TYPE_CHECKING:
-    from skipback.lab.bench.timing import Call
+    import torch
 
-DIRECT = ("dfa", "f3", "drtp", "fdfa")
-OPTIMIZERS = ("adam", "sgd")
+    from skipback.lab.bench.energy import Counter
+    from skipback.lab.bench.timing import Call, Clock
+
+__all__ = ["Bench", "environment", "run", "text", "timed"]
+
 WIDTH, BATCH = 1000, 1024
 LASTS = 0.02
-"""Seconds of CPU time of one call: as many steps as fill it."""
-
-Names = Annotated[str, tyro.conf.arg(metavar="A,B,...")]
-
-
-class Bench(BaseModel):
-    """Speed and peak memory of training steps against plain backprop, on this machine: one thread, CPU time, paired."""
-
-    shapes: Names = Field("S1,S2,S3,S4,S5,S6,cnn,transformer", description=f"of {', '.join(SHAPES)}")
-    methods: Names = Field(",".join(DIRECT), description="of " + ", ".join(DIRECT))
-    optimizers: Names = Field(",".join(OPTIMIZERS), description="of adam, sgd")
-    seconds: float = Field(20, gt=0, le=86_400, description="of measuring, for each shape and optimizer")
-    depths: Names = Field("4,16,64,256", description='hidden layers at which memory is measured, or "none"')
-    compile: bool = Field(False, description="also torch.compile, which takes minutes")
-    quick: bool = Field(False, description="a look in a minute: S1 and S2, dfa and f3, depths 4 and 16")
-    out: Path = Field(Path("bench"), description="folder for bench.json and bench.png")
-    as_json: Annotated[bool, tyro.conf.arg(name="json")] = Field(
-        False, description="print bench.json, and nothing else"
-    )
-
-
-QUICK = {"shapes": "S1,S2", "methods": "dfa,f3", "depths": "4,16", "seconds": 1.5}
-"""What `--quick` sets, where no flag says otherwise."""
-
-
-def chosen(options: Bench) -> Bench:
-    """The options, with those of `--quick`, checked.
-
-    Raises:
-        LabError: a name is unknown, or a depth is no number.
-    """
-    if options.quick:
-        left = {k: v for k, v in QUICK.items() if getattr(options, k) == Bench.model_fields[k].default}
-        options = options.model_copy(update=left)
-    for what, text, known in (
-        ("shape", options.shapes, list(SHAPES)),
-        ("method", options.methods, list(DIRECT)),
-        ("optimizer", options.optimizers, list(OPTIMIZERS)),
-    ):
-        for name in split(text):
-            choices.check(what, name, known)
-    depths(options.depths)
-    return options
-
-
-def split(text: str) -> list[str]:
-    """The names in a list with commas."""
-    return list(dict.fromkeys(name.strip() for name in text.split(",")))
-
-
-def depths(text: str) -> list[int]:
-    """The depths of a list with commas; none of "none".
-
-    Raises:
-        LabError: one is no whole number from 1 to 10,000.
-    """
-    names = [] if text == "none" else split(text)
-    for name in names:
-        if not (name.isdecimal() and 1 <= int(name) <= 10_000):
-            raise LabError(f"--depths {text}: {name!r} is no number of hidden layers (1 to 10000); none measures none")
-    return [int(name) for name in names]
+"""Seconds of one call: as many steps as fill it."""
 
 
 def run(options: Bench, command: str) -> dict[str, Any]:
-    """Measure, and write bench.json and bench.png. Returns what bench.json holds."""
-    from skipback.lab.bench import figure
+    """Measure, and write bench.json, after each shape, and bench.png. Returns what bench.json holds.
+
+    Raises:
+        LabError: an option is wrong, the folder cannot be written, or there is no such device, or no compiler.
+    """
+    from skipback.lab import machine
+    from skipback.lab.bench import figure, plain
     from skipback.lab.records import atomic_write, to_json
 
     options = chosen(options)
-    atomic_write(options.out / "bench.json", to_json({}))  # a folder that cannot be written must not cost an hour
-    result = {"environment": environment(command), **measured(options)}
-    atomic_write(options.out / "bench.json", to_json(result))
+    device = machine.device(options.device)
+    if options.compile:  # what can fail is tried before an hour is spent
+        plain.check_compiler()
+    _check_folder(options.out)
+    result = {"environment": environment(command, device)}
+    try:
+        for found in measured(options, device):
+            result |= found
+            atomic_write(options.out / "bench.json", to_json(result))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{options.out / 'bench.json'} holds the shapes that were done") from None
     atomic_write(options.out / "bench.png", figure.draw(result))
     return result
 
 
-def environment(command: str) -> dict[str, Any]:
-    """The machine, and how busy it was."""
+def _check_folder(folder: Path) -> None:
+    from skipback.lab.records import atomic_write
+
+    atomic_write(folder / ".writable", b"")
+    (folder / ".writable").unlink()
+
+
+def environment(command: str, device: torch.device | None = None) -> dict[str, Any]:
+    """The machine, how busy it was, and the clock."""
     import torch
 
     from skipback.lab import machine
 
     torch.set_num_threads(1)
+    device = device or torch.device("cpu")
     load = [round(x, 1) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None
-    return {**machine.describe(torch.device("cpu"), command), "load": load}
+    clock = "CPU time" if device.type == "cpu" else "time on the clock, when the GPU was done"
+    return {**machine.describe(device, command), "load": load, "clock": clock}
 
 
-def measured(options: Bench) -> dict[str, Any]:
-    """Speed by shape and optimizer, memory by depth, energy where it is counted."""
-    from skipback.lab.bench import energy, memory, ways
+def measured(options: Bench, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Speed by shape and optimizer, energy where it is counted, memory by depth: what is known, after each shape."""
+    from skipback.lab.bench import energy
 
-    counters, speed, joules = energy.counters(), dict[str, Any](), dict[str, Any]()
+    counters, why = ([], "--quick leaves it out") if options.quick else energy.counters(device)
+    speed, joules = dict[str, Any](), dict[str, Any]()
+    power = {"counters": [c.name for c in counters], "joules_per_step": joules} if counters else {"none": why}
     for name in split(options.shapes):
-        speed[name], joules[name] = {"line": SHAPES[name].line}, {}
+        shape = dataclasses.replace(SHAPES[name], device=device.type)
+        speed[name], joules[name] = {"line": shape.line}, {}
         for optimizer in split(options.optimizers):
-            makes = ways.ways(SHAPES[name], split(options.methods), optimizer, compiled=options.compile)
-            calls = {variant: make() for variant, make in makes.items()}
-            speed[name][optimizer] = timed(calls, options.seconds, ways.REFERENCE)
-            if counters:
-                joules[name][optimizer] = energy.joules(calls, counters)
-    found = {way: {d: memory.peak(way, d, WIDTH, BATCH) for d in depths(options.depths)} for way in memory.MAKE}
+            with _told(f"speed of {name}, {optimizer}"):
+                speed[name][optimizer], joules[name][optimizer] = of_shape(shape, optimizer, options, counters)
+        yield {"speed": speed, "memory": None, "energy": power}
+    if depths(options.depths):
+        with _told("memory"):
+            yield {"memory": of_depths(options, device)}
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Say on stderr what is being measured, and how long it took."""
+    start = time.perf_counter()
+    sys.stderr.write(f"{what} ... ")
+    sys.stderr.flush()
+    try:
+        yield
+    finally:
+        sys.stderr.write(f"{time.perf_counter() - start:.0f} s\n")
+
+
+def of_shape(
+    shape: Shape, optimizer: str, options: Bench, counters: list[Counter]
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Time one shape, a few methods at a time, each time with plain backprop among them; and joules per step."""
+    import torch
+
+    from skipback.lab.bench import energy, plain, timing, ways
+
+    now = timing.clock(torch.device(shape.device))
+    wall = timing.waiting(torch.cuda.synchronize) if shape.device == "cuda" else time.perf_counter
+    methods, speed, joules = split(options.methods), dict[str, Any](), dict[str, float]()
+    for first in range(0, len(methods), TOGETHER):
+        known = {**speed.get("variants", {}), **speed.get("refused", {})}
+        makes = ways.ways(shape, methods[first : first + TOGETHER], optimizer, compiled=options.compile)
+        left = {name: make for name, make in makes.items() if name == ways.REFERENCE or name not in known}
+        calls, refused = ways.built(left)
+        guard = plain.no_compiling if options.compile else contextlib.nullcontext
+        speed = _merged(speed, timed(calls, options.seconds, ways.REFERENCE, now=now, guard=guard), refused)
+        if counters:
+            joules = _first(joules, energy.joules(calls, counters, wall))
+    return speed, joules
+
+
+def _merged(speed: dict[str, Any], more: dict[str, Any], refused: dict[str, str]) -> dict[str, Any]:
+    """Two groups of variants of one shape as one; of rounds and their steps the fewest are said."""
+    if not speed:
+        return {**more, "refused": refused}
     return {
-        "speed": speed,
-        "memory": {"width": WIDTH, "batch": BATCH, "mib": found} if depths(options.depths) else None,
-        "energy": {"joules_per_step": joules} if counters else {"none": "this machine shows no RAPL counter"},
+        "rounds": min(speed["rounds"], more["rounds"]),
+        "steps_per_round": min(speed["steps_per_round"], more["steps_per_round"]),
+        "variants": _first(speed["variants"], more["variants"]),
+        "refused": {**speed["refused"], **refused},
     }
 
 
-def timed(calls: dict[str, Call], seconds: float, reference: str) -> dict[str, Any]:
+def _first(found: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Both, in their order; what is in both as it was found first."""
+    return found | {name: value for name, value in more.items() if name not in found}
+
+
+def timed(
+    calls: dict[str, Call],
+    seconds: float,
+    reference: str,
+    *,
+    now: Clock = time.process_time,
+    guard: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+) -> dict[str, Any]:
     """Time one shape.
 
     Args:
         calls: one step each.
         seconds: to spend, about; there are at least 5 rounds.
         reference: the variant that is 1.
+        now: the clock.
+        guard: what must hold in the rounds, but not while the calls warm up.
     """
     from skipback.lab.bench.timing import interleaved, repeated, speeds
 
-    trial = interleaved(calls, rounds=2, warm_up=3)
+    trial = interleaved(calls, rounds=2, warm_up=3, now=now)
     steps = max(1, round(LASTS / min(trial[reference])))
     rounds = max(5, int(seconds / (steps * sum(min(times) for times in trial.values()))))
-    times = interleaved({name: repeated(call, steps) for name, call in calls.items()}, rounds=rounds, warm_up=1)
+    many = {name: repeated(call, steps) for name, call in calls.items()}
+    with guard():
+        times = interleaved(many, rounds=rounds, warm_up=1, now=now)
     return {"rounds": rounds, "steps_per_round": steps, "variants": speeds(times, reference, steps=steps)}
 
 
-def text(result: dict[str, Any]) -> str:
-    """The tables that the verb prints."""
-    parts = [_speed(result["speed"], optimizer) for optimizer in OPTIMIZERS]
-    parts.append(_memory(result["memory"]) if result["memory"] else "")
-    if "none" in result["energy"]:
-        parts.append(f"energy: not measured, {result['energy']['none']}")
-    return "\n\n".join(filter(None, parts))
+def of_depths(options: Bench, device: torch.device) -> dict[str, Any]:
+    """Peak memory by way and depth, and why there is none."""
+    from skipback.lab.bench import memory
 
-
-def _speed(speed: dict[str, Any], optimizer: str) -> str:
-    shapes = [name for name in speed if optimizer in speed[name]]
-    names = list(dict.fromkeys(v for shape in shapes for v in speed[shape][optimizer]["variants"]))
-    rows = [[f"times as fast, {optimizer}", *shapes]]
-    for name in names:
-        cells = [speed[shape][optimizer]["variants"].get(name) for shape in shapes]
-        rows.append([name, *[f"{cell['times_as_fast']:.2f}" if cell else "-" for cell in cells]])
-    return columns(rows) if shapes else ""
-
-
-def _memory(memory: dict[str, Any]) -> str:
-    found = memory["mib"]
-    head = f"MiB beyond weights, width {memory['width']}, batch {memory['batch']}"
-    rows = [[head, *[f"depth {depth}" for depth in next(iter(found.values()))]]]
-    return columns(rows + [[way, *[f"{mib:.1f}" for mib in of.values()]] for way, of in found.items()])
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as lines, the numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [[row[0].ljust(widths[0]), *[c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]] for row in rows]
-    return "\n".join("  ".join(line) for line in lines)
+    jobs = [(way, d) for way in memory.of_methods(split(options.methods)) for d in depths(options.depths)]
+    mib, refused = dict[str, dict[int, float]](), dict[str, dict[int, str]]()
+    for (way, depth), found in zip(jobs, memory.peaks(jobs, WIDTH, BATCH, device.type), strict=True):
+        if isinstance(found, str):
+            refused.setdefault(way, {})[depth] = found
+        else:
+            mib.setdefault(way, {})[depth] = found
+    return {"width": WIDTH, "batch": BATCH, "mib": mib, "refused": refused}

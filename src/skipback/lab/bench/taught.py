@@ -1,0 +1,78 @@
+"""A method's training step, by its ways: `learner.step`, and `loss.backward()` with an optimizer.
+
+A method with a memory is measured as from the second epoch on, when every sample has been seen.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import skipback as sb
+from skipback.engine.learner import Learner
+from skipback.engine.step.compiled import Compiler
+from skipback.lab import choices
+from skipback.lab.bench.plain import LR, OPTIMIZERS
+from skipback.lab.bench.shapes import Shape
+from skipback.lab.bench.timing import Call
+from skipback.lab.losses import LOSSES
+from skipback.method import Direct, HeadOnly, Method
+
+SAMPLES = 60_000
+
+
+def steps(name: str) -> bool:
+    """Whether `learner.step` has a way of its own for a method: block by block. Others run it by `backward`."""
+    return isinstance(_method(name), Direct | HeadOnly)
+
+
+def step(
+    shape: Shape, name: str, optimizer: str, *, closed_form: bool = True, compile: bool | Compiler = False
+) -> Call:
+    """`learner.step`."""
+    net, (x, t) = shape.build(), shape.data()
+    if not closed_form:
+        without_closed_form(net)
+    learner, ids, update = _learner(net, name, x), torch.arange(len(x), device=x.device), OPTIMIZERS[optimizer][1]()
+    return lambda: learner.step(x, t, loss=F.cross_entropy, update=update, ids=ids, compile=compile)
+
+
+def backward(shape: Shape, name: str, optimizer: str) -> Call:
+    """`loss.backward()` and a fused optimizer."""
+    net, (x, t) = shape.build(), shape.data()
+    learner, ids = _learner(net, name, x), torch.arange(len(x), device=x.device)
+    plain = OPTIMIZERS[optimizer][0](learner.parameters(), lr=LR, fused=True)  # type: ignore[call-arg]
+
+    def call() -> None:
+        plain.zero_grad()
+        F.cross_entropy(learner(x, target=t, ids=ids), t).backward()
+        plain.step()
+
+    return call
+
+
+def _method(name: str) -> Method:
+    return choices.method(
+        name, as_published=False, feedback=None, signal=None, loss=LOSSES["ce"], samples=SAMPLES
+    )  # fmt: skip
+
+
+def _learner(net: nn.Module, name: str, x: Tensor) -> Learner:
+    learner = sb.attach(net, _method(name), example=x[:2], show=None)  # a whole batch would leave holes in the heap
+    if learner.memory is not None:
+        learner.memory.seen.fill_(True)
+        learner.memory.complete = True
+        learner.memory.checks_left = 0
+    return learner
+
+
+class _Linear(nn.Linear):
+    """A linear layer of a type that has no closed form."""
+
+
+def without_closed_form(net: nn.Module) -> None:
+    """Make every block of a network one for autograd."""
+    for module in net.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = _Linear
