@@ -1,7 +1,6 @@
 """Precisions: in which arithmetic `learner.step` computes. The weights, and what the optimizer keeps, stay float32.
 
-    onednn()   float32 products by oneDNN instead of MKL: twice as fast on AMD processors (but for layers of some 32
-               units, where it is slower), and as exact
+    onednn()   float32 products by oneDNN instead of MKL: twice as fast on AMD processors, and as exact
     bf16()     bfloat16 where `torch.autocast` takes it; gradients arrive, and weights change, in float32
 
 A precision holds for one step: the settings of torch are put back at its end, also when it raises. There is no float16,

@@ -200,7 +200,7 @@ def test_onednn_is_on_during_a_step(name):
     for x, t, ids in data:
         one.step(x, t, loss=loss, update=step, ids=ids, precision=precision.onednn())
         assert precision.product() == before
-    assert set(seen) == {"bf16"}
+    assert set(seen) == {"bf16" if name == "bp" else "none"}  # a chain of dense blocks takes the kernel itself
     by_precision(other, update.adam(0.01), data, None)
     assert apart(one, other) < 1e-4
 

@@ -25,7 +25,7 @@ class Chain:
 
     hidden: list[tuple[str, Rule]]
     head: Rule
-    forms: dict[tuple[bool, bool], tuple[Any, Chain]] = field(default_factory=dict, compare=False, repr=False)
+    forms: dict[tuple[bool, bool, bool], tuple[Any, Chain]] = field(default_factory=dict, compare=False, repr=False)
 
 
 def chain(net: nn.Module, layout: Layout) -> Chain | None:

@@ -197,17 +197,25 @@ class Dense(Rule):
     def pull(self, g: Tensor, *, own: bool = False) -> Sequence[Tensor | None]:
         """See `Rule`."""
         h, delta = self._delta(g, own=own)
-        dW = delta.t() @ h
+        dW = self.weight_gradient(delta, h)
         return (dW,) if self.bias is None else (dW, delta.sum(0))
+
+    def weight_gradient(self, delta: Tensor, h: Tensor) -> Tensor:
+        """Return dW = delta^T h."""
+        return delta.t() @ h
+
+    def descend(self, delta: Tensor, h: Tensor, rate: float) -> None:
+        """W - rate * delta^T h, inside the product."""
+        self.weight.addmm_(delta.t(), h, alpha=-rate)
 
     def learn(self, g: Tensor, update: Update, *, own: bool = False) -> None:
         """See `Rule`."""
-        rates = [update.inside_product(p) for p in self.parameters]
-        if None in rates:
+        rates = [rate for p in self.parameters if (rate := update.inside_product(p)) is not None]
+        if len(rates) < len(self.parameters):
             update.apply(self.parameters, self.pull(g, own=own))
             return
         h, delta = self._delta(g, own=own)
-        self.weight.addmm_(delta.t(), h, alpha=-rates[0])  # type: ignore[operator]
+        self.descend(delta, h, rates[0])
         if self.bias is not None:
             self.bias.sub_(delta.sum(0), alpha=rates[1])
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from skipback.blocks import Layout, first_tensor
 from skipback.engine.ports import Ports
 from skipback.engine.star import Given, Star
+from skipback.engine.step import onednn
 from skipback.engine.step.chain import Chain, Signature, chain
 from skipback.engine.step.checks import check_kept, check_taught, once, opaque
 from skipback.engine.step.compiled import Compiler
@@ -128,11 +129,13 @@ class _Run:
 
     def __call__(self, args: tuple[Any, ...], t: Tensor, loss: Loss) -> Tensor:
         chain = self.stepper.chain
-        if chain is not None and len(args) == 1 and isinstance(args[0], Tensor):
-            y, head = self._along(formed(chain, cast=self.cast, compiler=self.compiler), args[0])
-        else:
-            y, head = self._hooked(args)
-        return self._close(y, head, t, loss)
+        if chain is None or len(args) != 1 or not isinstance(args[0], Tensor):
+            return self._close(*self._hooked(args), t, loss)
+        streams = self.star is not None and self.star.stream is not None  # forward mode has a form of its own
+        kernel = not self.cast and not streams and onednn.takes(chain, args[0])
+        with onednn.apart() if kernel else _NOTHING:
+            form = formed(chain, cast=self.cast, compiler=self.compiler, kernel=kernel)
+            return self._close(*self._along(form, args[0]), t, loss)
 
     def _backward(self) -> contextlib.AbstractContextManager[None]:
         """Without autocast, as `backward` is called; and what it keeps of the weights is stale when they change."""
