@@ -195,6 +195,11 @@ class Delayed(Signal):
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise ValueError(f"a delayed signal needs the number of training samples (1 or more), got {self.samples}")
+        if not isinstance(self.of, OutputError | OutputGradient):
+            raise TypeError(
+                f"a delayed signal stores an OutputError or an OutputGradient, got {type(self.of).__name__}: wrap the "
+                "delayed signal itself, e.g. Scaled(Delayed(samples), factor)"
+            )
 
     needs: ClassVar[Needs] = Needs.TARGET | Needs.IDS
 

@@ -224,3 +224,10 @@ def test_class_indices_of_a_sequence():
     target = torch.tensor([[2, 0], [1, 1]])
     expected = oracles.one_hot(np.array([2, 0, 1, 1]), 3)
     assert as_matrix(target, torch.zeros(4, 3)).tolist() == expected.tolist()
+
+
+def test_what_a_delayed_signal_cannot_store_is_refused_with_what_to_write_instead():
+    with pytest.raises(
+        TypeError, match=r"stores an OutputError or an OutputGradient, got Scaled: wrap the delayed signal"
+    ):
+        Delayed(3, of=Scaled(signals.OutputError(), factor=2.0))

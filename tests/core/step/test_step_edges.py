@@ -437,3 +437,16 @@ def test_two_inputs():
     by_step(one, update.adam(0.01), [((x,), t, None)])
     by_step(other, update.adam(0.01), [(x, t, None)])
     assert equal(one, other)
+
+
+@pytest.mark.parametrize("make", [sb.fdfa, sb.grape, sb.f3, sb.dfa])
+def test_a_network_that_is_all_head(make):
+    """There is no port to teach, and no tangent to run."""
+    torch.manual_seed(0)
+    net, x, t = nn.Sequential(nn.Linear(6, 3)), torch.randn(4, 6), torch.tensor([0, 1, 2, 0])
+    W, b = (p.detach().clone() for p in net.parameters())
+    leaf = W.requires_grad_()
+    (dW,) = torch.autograd.grad(F.cross_entropy(x @ leaf.T + b, t), leaf)
+    learner = sb.attach(net, make(memory=4) if make is sb.f3 else make(), example=x, show=None)
+    learner.step(x, t, loss=F.cross_entropy, update=sb.update.sgd(0.1), ids=torch.arange(4))
+    torch.testing.assert_close(net[0].weight, W - 0.1 * dW, rtol=0, atol=1e-7)

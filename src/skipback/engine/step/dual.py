@@ -19,8 +19,12 @@ from skipback.engine.stream import Stream
 
 
 def dense(chain: Chain) -> bool:
-    """Whether all blocks have the closed form."""
-    return all(isinstance(rule, Dense) for _, rule in chain.hidden) and isinstance(chain.head, Dense)
+    """Whether all blocks have the closed form, and there is one to teach."""
+    return (
+        bool(chain.hidden)
+        and all(isinstance(rule, Dense) for _, rule in chain.hidden)
+        and isinstance(chain.head, Dense)
+    )
 
 
 def run_dual(chain: Chain, x: Tensor, stream: Stream, tangents: int) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
