@@ -80,9 +80,8 @@ def speed() -> str:
     machine = bench["environment"]
     made = f"Made by `{machine['command']}` and `{whole['environment']['command']}` on {machine['processor']}, "
     made += f"torch {machine['torch']}, one thread, load {machine['load'][0]}."
-    return "\n\n".join(
-        [_steps(bench["speed"], "adam"), _memory(bench["memory"]), _targets(bench["rows"]), epochs, made]
-    )
+    targets = _targets([*bench["rows"], *_other_targets(whole)])
+    return "\n\n".join([_steps(bench["speed"], "adam"), _memory(bench["memory"]), targets, epochs, made])
 
 
 def _steps(speed: dict, optimizer: str) -> str:
@@ -101,16 +100,36 @@ def _memory(memory: dict) -> str:
 
 
 def _targets(rows: list[dict]) -> str:
+    def number(value: float | None) -> str:
+        return "–" if value is None else f"{value:.2f}"
+
     cells = [
-        [
-            r["what"],
-            f"{r['target']:g}",
-            "–" if r["measured"] is None else f"{r['measured']:.2f}",
-            r["binds"] or "reached",
-        ]
+        [r["what"], f"{r['target']:g}", number(r["measured"]), number(r.get("by_hand")), r["binds"] or "reached"]
         for r in rows
     ]
-    return table(["target", "wanted", "measured", "reached, or what we think binds"], cells)
+    return table(["target", "wanted", "measured", "written by hand", "reached, or what binds"], cells)
+
+
+def _other_targets(whole: dict) -> list[dict]:
+    """Those of many.py, wave.py and mnist.py."""
+    many, wave = (json.loads((ROOT / f"results/{name}.json").read_text()) for name in ("many", "wave"))
+    found = []
+    for width, target in ((32, 1.6), (100, 1.3)):
+        together = {m: many[f"784-{width}-10, {m}"]["together"]["times_as_fast"] for m in ("dfa", "f3")}
+        least = min(together, key=together.get)
+        found.append((f"10 seeds together, width {width}, {least}", target, together[least]))
+    for width, batch, target in ((16, 16, 3.5), (32, 50, 1.8)):
+        of = {k: v["times_as_fast"] for k, v in wave["rows"].items() if k.startswith(f"width {width}, batch {batch},")}
+        least = min(of, key=of.get)
+        found.append((f"wavefront, 20 layers, {least}", target, of[least]))
+    for name, cell in whole["batch 50"].items():
+        if name.endswith(("dfa", "f3", "drtp")):
+            found.append((f"MNIST 784-500-10, batch 50, Adam, all included: {name}", 5, cell["times_as_fast"]))
+    binds = "kernels: two products, tanh and Adam are the most of a step"
+    return [
+        {"what": what, "target": target, "measured": value, "binds": None if value >= target else binds}
+        for what, target, value in found
+    ]
 
 
 def _epoch(cell: dict[str, float]) -> str:

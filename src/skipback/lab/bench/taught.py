@@ -34,19 +34,19 @@ def step(
     net, (x, t) = shape.build(), shape.data()
     if not closed_form:
         without_closed_form(net)
-    learner, ids, update = _learner(net, name, x), torch.arange(len(x), device=x.device), OPTIMIZERS[optimizer][1]()
-    return lambda: learner.step(x, t, loss=F.cross_entropy, update=update, ids=ids, compile=compile)
+    taught, ids, update = learner(net, name, x), torch.arange(len(x), device=x.device), OPTIMIZERS[optimizer][1]()
+    return lambda: taught.step(x, t, loss=F.cross_entropy, update=update, ids=ids, compile=compile)
 
 
 def backward(shape: Shape, name: str, optimizer: str) -> Call:
     """`loss.backward()` and a fused optimizer."""
     net, (x, t) = shape.build(), shape.data()
-    learner, ids = _learner(net, name, x), torch.arange(len(x), device=x.device)
-    plain = OPTIMIZERS[optimizer][0](learner.parameters(), lr=LR, fused=True)  # type: ignore[call-arg]
+    taught, ids = learner(net, name, x), torch.arange(len(x), device=x.device)
+    plain = OPTIMIZERS[optimizer][0](taught.parameters(), lr=LR, fused=True)  # type: ignore[call-arg]
 
     def call() -> None:
         plain.zero_grad()
-        F.cross_entropy(learner(x, target=t, ids=ids), t).backward()
+        F.cross_entropy(taught(x, target=t, ids=ids), t).backward()
         plain.step()
 
     return call
@@ -58,13 +58,14 @@ def _method(name: str) -> Method:
     )  # fmt: skip
 
 
-def _learner(net: nn.Module, name: str, x: Tensor) -> Learner:
-    learner = sb.attach(net, _method(name), example=x[:2], show=None)  # a whole batch would leave holes in the heap
-    if learner.memory is not None:
-        learner.memory.seen.fill_(True)
-        learner.memory.complete = True
-        learner.memory.checks_left = 0
-    return learner
+def learner(net: nn.Module, name: str, x: Tensor) -> Learner:
+    """A network with a method attached, whose memory has seen every sample."""
+    found = sb.attach(net, _method(name), example=x[:2], show=None)  # a whole batch would leave holes in the heap
+    if found.memory is not None:
+        found.memory.seen.fill_(True)
+        found.memory.complete = True
+        found.memory.checks_left = 0
+    return found
 
 
 class _Linear(nn.Linear):

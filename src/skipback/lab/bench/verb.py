@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Bench", "environment", "run", "text", "timed"]
 
 WIDTH, BATCH = 1000, 1024
-LASTS = 0.02
-"""Seconds of one call: as many steps as fill it."""
+LASTS, LEAST = 0.02, 3
+"""Seconds of one call, and steps: as many as fill both. A loop finds its own weights in the cache, a lone step not."""
 
 
 def run(options: Bench, command: str) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def timed(
     from skipback.lab.bench.timing import interleaved, repeated, speeds
 
     trial = interleaved(calls, rounds=2, warm_up=3, now=now)
-    steps = max(1, round(LASTS / min(trial[reference])))
+    steps = max(LEAST, round(LASTS / min(trial[reference])))
     rounds = max(5, int(seconds / (steps * sum(min(times) for times in trial.values()))))
     many = {name: repeated(call, steps) for name, call in calls.items()}
     with guard():
