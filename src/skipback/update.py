@@ -110,7 +110,9 @@ class Update:
 
 def _laid_out(g: Tensor, p: Tensor) -> Tensor:
     """The gradient with the strides of its parameter, as `.grad` has: fused kernels read one as the other lies."""
-    if g.layout is not torch.strided or (g.stride() == p.stride() and g.dtype == p.dtype):
+    if g.layout is not torch.strided or (g.dtype == p.dtype and (g.is_contiguous() and p.is_contiguous())):
+        return g
+    if g.dtype == p.dtype and g.stride() == p.stride():
         return g
     return torch.empty_like(p, requires_grad=False).copy_(g)
 
@@ -126,17 +128,16 @@ class FusedAdam(Update):
         if not group["fused"] or group["amsgrad"] or not _strided(gradients):
             super()._apply(group, parameters, gradients)
             return
-        held = self.optimizer.state  # type: ignore[union-attr]
-        states = [held[p] or self.state(p) for p in parameters]
+        moments, squares, steps = self.lists(parameters)
         kernel = torch._fused_adamw_ if isinstance(self.optimizer, AdamW) else torch._fused_adam_
         beta1, beta2 = group["betas"]
         kernel(
             parameters,
             gradients,
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+            moments,
+            squares,
             [],
-            self.counted([state["step"] for state in states]),
+            self.counted(steps),
             amsgrad=False,
             lr=float(group["lr"]),
             beta1=beta1,
@@ -146,6 +147,12 @@ class FusedAdam(Update):
             maximize=group["maximize"],
         )
         self._called()
+
+    def lists(self, parameters: Parameters | list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """First moments, second moments and counts of these parameters."""
+        held = self.optimizer.state  # type: ignore[union-attr]
+        states = [held[p] or self.state(p) for p in parameters]
+        return [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [s["step"] for s in states]
 
     def counted(self, steps: list[Tensor]) -> list[Tensor]:
         """The counts of these parameters, one step on."""

@@ -139,7 +139,7 @@ def own_states(updates: Sequence[Update]) -> None:
 
 def settings(optimizers: Sequence[Optimizer]) -> list[Any]:
     """All that decides which members are stepped as one, and how. To be compared before each step."""
-    return [(id(optimizer.state), _settings(optimizer)) for optimizer in optimizers]
+    return [(id(optimizer.state), *optimizer.param_groups[0].values()) for optimizer in optimizers]
 
 
 def _settings(optimizer: Optimizer) -> dict[str, Any]:

@@ -72,9 +72,9 @@ class Layer:
         return y
 
     def pull(self, g: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """delta, and the gradients of the stacks, for g in place of dL/dy; an end to what the layer has kept."""
+        """delta, in the place of g where it can, and the gradients of the stacks; an end to what the layer has kept."""
         assert self.kept is not None
         (h, kept), self.kept = self.kept, None
-        delta = self.activation.back(self.module, g, kept)
+        delta = self.activation.slope(self.module, g, kept, own=True)
         dW = torch.bmm(delta.mT, h)
         return delta, ([dW] if self.bias is None else [dW, delta.sum(1)])

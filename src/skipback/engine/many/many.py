@@ -44,7 +44,7 @@ class Many:
     def __init__(self, learners: Sequence[Learner]) -> None:
         if not learners:
             raise ValueError("there is no learner to train")
-        self.learners = list(learners)
+        self.learners, self.nets = list(learners), [learner.net for learner in learners]
         kinds = {type(learner.method).__name__ for learner in learners}
         rules = [_named(n, learner) for n, learner in enumerate(learners)]
         check_alike(rules)
@@ -160,7 +160,7 @@ class Many:
     def _check(self, x: Tensor, t: Tensor, ids: Tensor | None) -> None:
         if not self.layers:
             raise RuntimeError("unstack() was called: build Many() again to go on")
-        if not all(learner.net.training for learner in self.learners):
+        if not all([net.training for net in self.nets]):  # noqa: C419  # a generator takes longer
             raise ValueError("step() trains: call train() of each member first")
         if world() > 1 or torch.is_autocast_enabled(x.device.type):
             raise RuntimeError("members are trained together in one process, and without autocast")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from skipback.update import FusedAdam, Update
+from skipback.update import FusedAdam, Parameters, Update
 
 
 class Counted(FusedAdam):
@@ -27,6 +27,17 @@ class Counted(FusedAdam):
         self.optimizer = update.optimizer
         self.states = [update.state(p) for p in parameters]
         self.steps = torch.stack([state["step"] for state in self.states])
+        self.of: list[int] = []
+        self.whole: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+
+    def lists(self, parameters: Parameters | list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """See `FusedAdam`. Those of the tick before, where all layers were and are at work."""
+        if len(parameters) < len(self.steps):
+            return super().lists(parameters)
+        of = [*map(id, parameters)]
+        if of != self.of:
+            self.of, self.whole = of, super().lists(parameters)
+        return self.whole
 
     @contextmanager
     def bound(self) -> Iterator[None]:

@@ -91,7 +91,7 @@ class Stack:
         a = h @ at.W.mT if at.b is None else torch.baddbmm(at.b.unsqueeze(1), h, at.W.mT)
         y = self.activation.f(self.module, a)
         kept = a if self.activation.keeps else y
-        self._change(at, self.activation.back(self.module, torch.bmm(signals, at.B), kept), h, update)
+        self._change(at, self.activation.slope(self.module, torch.bmm(signals, at.B), kept, own=True), h, update)
         return y
 
     def _slice(self, at: slice) -> Slice:

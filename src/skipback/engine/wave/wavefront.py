@@ -12,7 +12,7 @@ minibatch has another size, it waits until the wave has run out, L + 1 ticks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from skipback.engine.learner import Learner
 from skipback.engine.star import Given
+from skipback.engine.step.errors import Loss, error
 from skipback.engine.wave.counts import counted
 from skipback.engine.wave.gathered import Gathered
 from skipback.engine.wave.parts import Parts, check_cast, parts
@@ -30,7 +31,6 @@ from skipback.update import Update
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
 """Input, target, and ids for delayed signals."""
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def wavefront(learner: Learner, *, update: Update) -> Wavefront:
@@ -101,7 +101,7 @@ class _Wave:
         low: the layer of the stack that the newest minibatch on its way comes to next; L is the head.
         h: what it comes with, and behind it the older ones (minibatches, N, D).
         signals: of the same (minibatches, N, C).
-        given: targets and ids of the same, the oldest first.
+        given: targets and ids of the same, and the targets as matrices, the oldest first.
     """
 
     def __init__(self, parts: Parts, update: Update, loss: Loss) -> None:
@@ -115,7 +115,7 @@ class _Wave:
         self.low = 0
         self.h: Tensor | None = None
         self.signals: Tensor | None = None
-        self.given: deque[Given] = deque()
+        self.given: deque[tuple[Given, Tensor]] = deque()
         self.visits = None if parts.star.memory is None else Visits(parts.star.memory)
         self.losses: list[Tensor] = []
 
@@ -134,8 +134,8 @@ class _Wave:
         if self.visits is not None and ids is not None and self.visits.meet(ids, within=len(self.given)):
             self.drain()
         self.star.check_views(x, given)
-        signal, _ = self.star.early(given)
-        self.given.append(given)
+        signal, target = self.star.early(given)
+        self.given.append((given, target))
         self._tick((x, signal))
 
     def drain(self) -> None:
@@ -158,7 +158,7 @@ class _Wave:
     def _enter(self, x: Tensor, signal: Tensor) -> None:
         """The first block works on a minibatch, which then is the newest one on its way."""
         y = self.first.run(x)
-        self.first.learn(projected(signal, self.B), self.update)
+        self.first.learn(projected(signal, self.B), self.update, own=True)
         self.low = 0
         self.h, self.signals = _before(y, self.h), _before(signal, self.signals)
 
@@ -176,16 +176,13 @@ class _Wave:
 
     def _finish(self, h: Tensor) -> None:
         """The head works on the oldest minibatch: loss, memory, exact gradient."""
-        given = self.given.popleft()
+        given, target = self.given.popleft()
+        assert given.target is not None
         y = self.head.run(h)
-        leaf = y.detach().requires_grad_()
-        with torch.enable_grad():
-            assert given.target is not None
-            value = self.loss(leaf, given.target)
-        (e,) = torch.autograd.grad(value, leaf)
-        self.star.remember(y, given)
+        value, e = error(self.loss, y, given.target, 1.0)
+        self.star.remember(y, given, target)
         self.head.learn(e, self.update)
-        self.losses.append(value.detach())
+        self.losses.append(value)
 
 
 def _before(newest: Tensor, rest: Tensor | None) -> Tensor:
