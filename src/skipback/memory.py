@@ -73,13 +73,15 @@ class Memory(nn.Module):
             IndexError: an id lies outside 0 .. samples - 1.
             ValueError: there are not C numbers per id.
         """
-        ids = ids.to(self.rows.device, torch.int64)
-        if target.numel() != ids.shape[0] * self.rows.shape[1]:
+        table = self.rows  # once: to get an attribute of a module takes as long as a small kernel
+        ids = ids.to(table.device, torch.int64)
+        if target.numel() != ids.shape[0] * table.shape[1]:
             raise ValueError(
-                f"{len(ids)} ids came with {target.numel()} numbers, but a sample has {self.rows.shape[1]}: pass one "
+                f"{len(ids)} ids came with {target.numel()} numbers, but a sample has {table.shape[1]}: pass one "
                 "id for each sample, and sequences of one length"
             )
-        rows = self._pick(self.rows, ids).to(target).reshape(target.shape)
+        rows = self._pick(table, ids).to(target)
+        rows = rows if rows.shape == target.shape else rows.reshape(target.shape)
         if self.complete or self._completed():
             return rows
         first = ~self.seen.index_select(0, ids).to(target.device).repeat_interleave(len(target) // len(ids))
@@ -106,8 +108,9 @@ class Memory(nn.Module):
 
     def write(self, ids: Tensor, output: Tensor, target: Tensor) -> None:
         """Remember this visit: M[ids] = record(output, target)."""
-        ids = ids.to(self.rows.device, torch.int64)
-        self.rows.index_copy_(0, ids, self.record(output, target).reshape(ids.shape[0], -1).to(self.rows))
+        table = self.rows
+        ids = ids.to(table.device, torch.int64)
+        table.index_copy_(0, ids, self.record(output, target).reshape(ids.shape[0], -1).to(table))
         if not self.complete:
             self.seen.index_fill_(0, ids, True)
             if not torch.compiler.is_compiling():  # it would compile anew for each number
