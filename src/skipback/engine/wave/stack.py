@@ -57,9 +57,7 @@ class Stack:
         self.dW = torch.empty_like(self.W)
         self.db = None if self.b is None else torch.empty_like(self.b)
         self.slices: dict[tuple[int, int], Slice] = {}
-
-    def __len__(self) -> int:
-        return len(self.weights)
+        self.depth = len(layers)
 
     @contextmanager
     def bound(self) -> Iterator[None]:
@@ -84,9 +82,9 @@ class Stack:
             signals: what its minibatch is taught by (layers, N, C).
             update: what changes the weights.
         """
-        key = low, len(h)
+        key = low, low + h.shape[0]
         if key not in self.slices:
-            self.slices[key] = self._slice(slice(low, low + len(h)))
+            self.slices[key] = self._slice(slice(*key))
         at = self.slices[key]
         a = h @ at.W.mT if at.b is None else torch.baddbmm(at.b.unsqueeze(1), h, at.W.mT)
         y = self.activation.f(self.module, a)

@@ -129,7 +129,7 @@ class _Wave:
         """Let one more minibatch in, and move all others on by one layer."""
         x, t, ids = batch
         given = Given(t, ids)
-        if self.h is not None and self.h.shape[1] != len(x):
+        if self.h is not None and self.h.shape[1] != x.shape[0]:
             self.drain()
         if self.visits is not None and ids is not None and self.visits.meet(ids, within=len(self.given)):
             self.drain()
@@ -167,10 +167,11 @@ class _Wave:
         h, signals = self.h, self.signals
         if h is None or signals is None:
             return None, None
-        if self.low + len(h) > len(self.stack):
+        count = h.shape[0]  # not len(), which torch answers in Python
+        if self.low + count > self.stack.depth:
             self._finish(h[-1])
-            h, signals = h[:-1], signals[:-1]
-        if len(h) == 0:
+            h, signals, count = h[:-1], signals[:-1], count - 1
+        if count == 0:
             return None, None
         return self.stack.work(self.low, h, signals, self.update), signals
 
