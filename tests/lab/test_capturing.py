@@ -22,7 +22,18 @@ def digits():
 
 def pair(method, inputs, *, batch=64, **more):
     """A trainer as it is on the CPU, and one with a recorder."""
-    run = Run(dataset="digits", method=method, net="mlp", width=8, depth=2, batch_size=batch, seed=3, threads=1, **more)
+    run = Run(
+        dataset="digits",
+        method=method,
+        net="mlp",
+        width=8,
+        depth=2,
+        batch_size=batch,
+        seed=3,
+        threads=1,
+        precision="float32",
+        **more,
+    )
     plain, other = Trainer(run, inputs), Trainer(run, inputs)
     tape = Tape()
     other.steps = capturing.capturing(

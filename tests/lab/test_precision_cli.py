@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from skipback import precision
+from skipback.engine.step import onednn
 from skipback.lab import data, machine
 from skipback.lab.cli import main
 from skipback.lab.config import Run
@@ -31,7 +32,9 @@ def digits():
 
 
 def trainer(digits, **settings):
-    return Trainer(Run(dataset="digits", seed=3, batch_size=64, depth=2, width=20, lr=0.01, **settings), digits)
+    return Trainer(
+        Run(dataset="digits", seed=3, batch_size=64, lr=0.01, **{"depth": 2, "width": 20, **settings}), digits
+    )
 
 
 def weights(one):
@@ -53,6 +56,17 @@ def test_bf16_trains_float32_weights_which_are_scored_in_float32(digits, method)
     plain.restore(copy.deepcopy(low.state()))
     assert low.evaluate() == plain.evaluate()
     assert low.measure() == plain.measure()
+
+
+@exact
+@pytest.mark.parametrize("method", ["dfa", "f3", "fdfa"])
+def test_a_run_is_the_same_but_for_rounding_whoever_multiplies(digits, method, monkeypatch):
+    products, kernel = [], onednn._product
+    monkeypatch.setattr(onednn, "_product", lambda *args: products.append(args) or kernel(*args))
+    # one after the other: the product is set for the whole process
+    losses = [trainer(digits, method=method, precision=name, width=300).epoch() for name in ("auto", "float32")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert bool(products) == (method != "fdfa")
 
 
 @pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"precision": "float32"}])

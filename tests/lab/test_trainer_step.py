@@ -72,7 +72,7 @@ RUNS = {
 def pair(name, digits):
     options = {"net": "mlp", **RUNS[name]}
     sizes = {"width": 20, "depth": 2} if options["net"] == "mlp" else {}
-    run = Run(dataset="digits", seed=3, batch_size=64, lr=0.01, threads=1, **sizes, **options)
+    run = Run(dataset="digits", seed=3, batch_size=64, lr=0.01, threads=1, precision="float32", **sizes, **options)
     return Trainer(run, digits[options["net"]]), Loop(run, digits[options["net"]])
 
 
