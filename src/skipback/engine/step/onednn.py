@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -47,15 +46,14 @@ def _product(h: Tensor, W: Tensor, b: Tensor | None = None, f: str = "none") -> 
     return y
 
 
-@contextlib.contextmanager
-def apart() -> Iterator[None]:
+class Apart(contextlib.AbstractContextManager[None]):
     """Inside, products are torch's own, where nobody asks for the kernel."""
-    before = precision.product()
-    precision.choose_product("none")
-    try:
-        yield
-    finally:
-        precision.choose_product(before)
+
+    def __enter__(self) -> None:
+        precision.choose_product("none")
+
+    def __exit__(self, *_: object) -> None:
+        precision.choose_product("bf16")  # without it, nobody comes here
 
 
 class OneDNN(Dense):

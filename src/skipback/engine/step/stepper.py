@@ -30,7 +30,7 @@ from skipback.engine.step.rules import Attached, Ran, Rule
 from skipback.feedback import Matrix
 from skipback.update import Update
 
-_NOTHING = contextlib.nullcontext()
+_NOTHING, _APART = contextlib.nullcontext(), onednn.Apart()
 
 
 class Stepper:
@@ -133,7 +133,7 @@ class _Run:
             return self._close(*self._hooked(args), t, loss)
         streams = self.star is not None and self.star.stream is not None  # forward mode has a form of its own
         kernel = not self.cast and not streams and onednn.takes(chain, args[0])
-        with onednn.apart() if kernel else _NOTHING:
+        with _APART if kernel else _NOTHING:
             form = formed(chain, cast=self.cast, compiler=self.compiler, kernel=kernel)
             return self._close(*self._along(form, args[0]), t, loss)
 
