@@ -88,24 +88,29 @@ def as_matrix(target: Tensor, rows: Tensor) -> Tensor:
     Raises:
         ValueError: the target has another number of samples or values than the output.
     """
-    count, classes = rows.shape
+    return matrix_of(target, rows.shape, rows.dtype, rows.device)
+
+
+def matrix_of(target: Tensor, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The same as `as_matrix`, for an output of this shape (N, C), dtype and device, before there is one."""
+    count, classes = shape
     if not target.is_floating_point() and classes > 1 and (target.dim() == 1 or target.numel() == count):
         if target.numel() != count:
             raise ValueError(f"target has {target.numel()} samples, the output has {count}")
         try:
-            index = target.reshape(-1, 1).to(rows.device, torch.int64)
-            return torch.zeros_like(rows).scatter_(1, index, 1.0)
+            index = target.reshape(-1, 1).to(device, torch.int64)
+            return torch.zeros(count, classes, dtype=dtype, device=device).scatter_(1, index, 1.0)
         except RuntimeError:
             raise ValueError(
                 f"target holds classes from {int(target.min())} to {int(target.max())}, but the output has "
                 f"{classes}: class indices lie in 0 to {classes - 1} (no ignore_index)"
             ) from None
-    if target.numel() != rows.numel():
+    if target.numel() != count * classes:
         raise ValueError(
-            f"target of shape {tuple(target.shape)} does not match the output of shape {tuple(rows.shape)}: "
+            f"target of shape {tuple(target.shape)} does not match the output of shape {tuple(shape)}: "
             "pass class indices of shape (N,), or values of the output's shape"
         )
-    return target.reshape(rows.shape).to(rows)
+    return target.reshape(shape).to(device, dtype)
 
 
 def row_width(shape: Sequence[int]) -> int:

@@ -41,7 +41,7 @@ class Plan:
 
     def rows(self, y: Tensor) -> Tensor:
         """The output as a matrix: one row per sample, or per position."""
-        return y.reshape(-1, self.width)
+        return y if y.dim() == 2 else y.reshape(-1, self.width)
 
     def lesson(self, k: int, signal: Tensor, h: Tensor | None = None, ahead: Tensor | None = None) -> Lesson:
         """What the feedback of port k sees, with positions as samples: the port h, and what was run ahead for it."""

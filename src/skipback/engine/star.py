@@ -18,7 +18,7 @@ from skipback.engine.stream import Stream, seeded
 from skipback.feedback import Parts, Sees
 from skipback.memory import Memory
 from skipback.method import Direct
-from skipback.types import Needs, PortSpec, Step, as_matrix, row_width
+from skipback.types import Needs, PortSpec, Step, as_matrix, matrix_of, row_width
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Star(nn.Module):
             raise ValueError(self._missing())
         indices = not t.is_floating_point() and self.width > 1 and (t.dim() == 1 or t.shape[1:] == self.shape[1:-1])
         count = t.numel() if indices else t.numel() // self.width
-        target = as_matrix(t, torch.empty(count, self.width, dtype=self.dtype, device=t.device))
+        target = matrix_of(t, (count, self.width), self.dtype, t.device)
         self._check_once(target)
         memory = self.memory
         rows = None if memory is None or ids is None else memory.read(ids, target)

@@ -7,6 +7,7 @@ here, by the kernels that autograd calls, so with the same bits; any other loss 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from types import FunctionType
 
@@ -52,7 +53,7 @@ def _cross_entropy(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor] | None:
         return None
     logs = torch.log_softmax(y, 1)
     value, weight = aten.nll_loss_forward.default(logs, t, None, _MEAN, _NO_CLASS)
-    at_logs = aten.nll_loss_backward.default(torch.ones_like(value), logs, t, None, _MEAN, _NO_CLASS, weight)
+    at_logs = aten.nll_loss_backward.default(_one(value.dtype, value.device), logs, t, None, _MEAN, _NO_CLASS, weight)
     return value, aten._log_softmax_backward_data.default(at_logs, logs, 1, y.dtype)
 
 
@@ -60,7 +61,13 @@ def _mse(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor] | None:
     if y.shape != t.shape or y.dtype != t.dtype:
         return None
     value = F.mse_loss(y, t)
-    return value, aten.mse_loss_backward.default(torch.ones_like(value), y, t, _MEAN)
+    return value, aten.mse_loss_backward.default(_one(value.dtype, value.device), y, t, _MEAN)
+
+
+@functools.cache
+def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The gradient of a loss with respect to itself; nobody writes it."""
+    return torch.ones((), dtype=dtype, device=device)
 
 
 CLOSED: dict[Loss, Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | None]] = {
