@@ -20,9 +20,10 @@ from skipback.engine.routes import build
 from skipback.engine.star import NOTHING, Given, Star
 from skipback.engine.state import all_trainable, untouched
 from skipback.engine.step.checks import shared
-from skipback.engine.step.compiled import Compiler, Whole, compiler
-from skipback.engine.step.ranks import world
+from skipback.engine.step.compiled import Compiler, compiler
 from skipback.engine.step.stepper import Stepper
+from skipback.engine.step.whole import Whole, whole
+from skipback.engine.summary import summary
 from skipback.feedback import Sees
 from skipback.memory import Memory
 from skipback.method import Anchored, Direct, Exact, HeadOnly, Layerwise, Method
@@ -199,37 +200,7 @@ class Learner(nn.Module):
         how, stepper = compiler(compile), self._stepper
         if stepper is not None and not self.ports.plain and stepper.fits(args) and (how is None or stepper.chain):
             return stepper(args, t, loss, update, given, how)
-        return self._whole(args, t, loss, update, given, how)
-
-    def _whole(
-        self,
-        args: Any,
-        t: Tensor,
-        loss: Callable[[Tensor, Tensor], Tensor],
-        update: Update,
-        given: Given,
-        how: Compiler | None,
-    ) -> Tensor:
-        """A step by backward, for what cannot be changed block by block."""
-        if world() > 1:
-            raise RuntimeError("step() of this method or network runs in one process: use DDP and loss.backward()")
-        parameters = tuple(self.parameters())
-        kept = [p.grad for p in parameters]
-        try:
-            self.zero_grad()
-            run = self._compiled.of(self, how)
-            y = first_tensor(run(*args, target=given.target, ids=given.ids, scale=given.scale))
-            assert y is not None
-            value = loss(y, t) * given.scale
-            with torch.autocast(y.device.type, enabled=False):
-                value.backward()
-            torch.clear_autocast_cache()  # what it keeps of the weights is stale when they change
-            with torch.no_grad():
-                update.apply(parameters, [p.grad for p in parameters])
-        finally:
-            for p, before in zip(parameters, kept, strict=True):
-                p.grad = before
-        return value.detach() / given.scale
+        return whole(self, self._compiled.of(self, how), args, t, loss, update, given)
 
     @property
     def feedback(self) -> dict[str, Tensor]:
@@ -297,17 +268,8 @@ class Learner(nn.Module):
         """A table of the blocks: name, shape of the port, shape of the feedback, parameters."""
         if self.layout is None:
             return "blocks are found at the first forward pass"
-        rows = [("block", "port", "feedback", "parameters")]
-        for segment in self.layout.segments:
-            weight = self.feedback.get(segment.block)
-            head = segment is self.layout.segments[-1]
-            none = "for each weight" if isinstance(self.method, Layerwise) else "relayed" if self.star else "none"
-            taught = "exact gradient" if head else none if weight is None else _shape(weight.shape)
-            count = sum(p.numel() for p in segment.parameters)
-            rows.append((segment.block, _shape(segment.shape[1:]), taught, f"{count:,}"))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, *([f"not taught: {', '.join(self.frozen)}"] if self.frozen else [])])
+        none = "for each weight" if isinstance(self.method, Layerwise) else "relayed" if self.star else "none"
+        return summary(self.layout, self.feedback, none, self.frozen)
 
     def discover(self, *args: Any, **kwargs: Any) -> None:
         """Find the blocks with one forward pass, and draw the feedback. Changes no weight, buffer or random state."""
@@ -390,7 +352,3 @@ class Learner(nn.Module):
 
     def _now(self) -> Given:
         return self._travelling[-1] if self._travelling else NOTHING
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape)) or "1"

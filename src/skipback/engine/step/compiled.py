@@ -1,4 +1,4 @@
-"""Compiled steps: the blocks of a chain that go by autograd, or a whole learner, through `torch.compile`.
+"""Compiled steps: the blocks of a chain that go by autograd, through `torch.compile`.
 
 What is compiled is never copied nor pickled: a copy compiles again.
 """
@@ -68,22 +68,3 @@ def _alone(modules: list[nn.Module]) -> Callable[[Any], Any]:
 
     block.__code__ = block.__code__.replace()
     return block
-
-
-class Whole:
-    """A learner compiled as a whole, for a step by `backward`."""
-
-    def __init__(self) -> None:
-        self.compiler: Compiler | None = None
-        self.call: Callable[..., Any] | None = None
-
-    def of(self, learner: nn.Module, compiler: Compiler | None) -> Callable[..., Any]:
-        """The learner, compiled if that is asked for."""
-        if compiler is None:
-            return learner
-        if self.call is None or compiler is not self.compiler:
-            self.compiler, self.call = compiler, compiler(learner)
-        return self.call
-
-    def __reduce__(self) -> tuple[type[Whole], tuple[()]]:
-        return Whole, ()
