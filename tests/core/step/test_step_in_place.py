@@ -40,25 +40,34 @@ def test_a_teaching_that_somebody_else_has_is_left_alone(act):
     assert before.abs().sum() > 0
 
 
+def weights(build, make, x, *, stepped):
+    """Of a network after three steps, or three rounds of the loop that a user writes."""
+    torch.manual_seed(0)
+    net, t = build(), torch.arange(len(x)) % 3
+    learner = sb.attach(net, make(), example=x, show=None)
+    update, plain = sb.update.adam(lr=0.01), torch.optim.Adam(learner.parameters(), lr=0.01, fused=True)
+    for _ in range(3):
+        if stepped:
+            learner.step(x, t, loss=F.cross_entropy, update=update)
+            continue
+        plain.zero_grad()
+        F.cross_entropy(learner(x, target=t), t).backward()
+        plain.step()
+    return [p.detach().clone() for p in net.parameters()]
+
+
+def same_bits(build, make, x):
+    found = [weights(build, make, x, stepped=stepped) for stepped in (True, False)]
+    return all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("act", [nn.Tanh, nn.Sigmoid, nn.ReLU, nn.GELU, nn.Identity])
 @pytest.mark.parametrize("make", [sb.dfa, sb.drtp, sb.fdfa])
 def test_in_place_or_not_the_bits_are_those_of_backward(act, make):
-    found = []
-    for stepped in (True, False):
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(5, 6), act(), nn.Linear(6, 6), act(), nn.Linear(6, 3))
-        x, t = torch.randn(8, 5), torch.arange(8) % 3
-        learner = sb.attach(net, make(), example=x, show=None)
-        update, plain = sb.update.adam(lr=0.01), torch.optim.Adam(learner.parameters(), lr=0.01, fused=True)
-        for _ in range(3):
-            if stepped:
-                learner.step(x, t, loss=F.cross_entropy, update=update)
-                continue
-            plain.zero_grad()
-            F.cross_entropy(learner(x, target=t), t).backward()
-            plain.step()
-        found.append([p.detach().clone() for p in net.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    def build():
+        return nn.Sequential(nn.Linear(5, 6), act(), nn.Linear(6, 6), act(), nn.Linear(6, 3))
+
+    assert same_bits(build, make, torch.randn(8, 5))
 
 
 class Doubled(nn.Tanh):
@@ -70,23 +79,11 @@ class Doubled(nn.Tanh):
 @pytest.mark.parametrize("norm", [nn.Identity, lambda: nn.BatchNorm2d(4)])
 @pytest.mark.parametrize("make", [sb.dfa, sb.drtp])
 def test_activations_of_a_block_by_autograd_are_written_in_place(act, norm, make):
-    found = []
-    for stepped in (True, False):
-        torch.manual_seed(0)
+    def build():
         conv = nn.Sequential(nn.Conv2d(1, 4, 3), norm(), act(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 2), norm(), act())
-        net = nn.Sequential(conv, nn.Flatten(), nn.Linear(16, 3))
-        x, t = torch.randn(8, 1, 8, 8), torch.arange(8) % 3
-        learner = sb.attach(net, make(), example=x, show=None)
-        update, plain = sb.update.adam(lr=0.01), torch.optim.Adam(learner.parameters(), lr=0.01, fused=True)
-        for _ in range(3):
-            if stepped:
-                learner.step(x, t, loss=F.cross_entropy, update=update)
-                continue
-            plain.zero_grad()
-            F.cross_entropy(learner(x, target=t), t).backward()
-            plain.step()
-        found.append([p.detach().clone() for p in net.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        return nn.Sequential(conv, nn.Flatten(), nn.Linear(16, 3))
+
+    assert same_bits(build, make, torch.randn(8, 1, 8, 8))
 
 
 def test_an_activation_leaves_alone_what_somebody_else_has():
