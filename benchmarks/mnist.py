@@ -4,7 +4,8 @@
 images and tests on 10,000. The plain loop is backprop with `torch.optim.Adam` as it comes and a `DataLoader` whose
 data set makes, per image, a PIL image, a tensor and a normalised tensor (the steps of the usual transforms;
 torchvision itself has no build for this torch). Ours is the loop of `skipback train`, with its evaluation and
-alignment. Needs MNIST (SKIPBACK_DATA). Written to results/mnist_speed.json.
+alignment; once more with F3's steps written by hand, which is what the kernels alone take. Needs MNIST
+(SKIPBACK_DATA). Written to results/mnist_speed.json.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import timing
+from by_hand import by_hand
+from skipback import precision
 from skipback.lab import data, machine
 from skipback.lab.config import Run
 from skipback.lab.trainer import Trainer
+
+HAND = "the same, f3's steps written by hand"
 
 
 class ToTensor:
@@ -87,16 +92,36 @@ def plain(train: Images, test: Images, batch: int):
     return epoch
 
 
+def trainer_of(method: str, mnist: data.Dataset, batch: int) -> Trainer:
+    """What `skipback train` makes."""
+    run = Run(dataset="mnist", method=method, width=500, depth=1, lr=1.5e-4, batch_size=batch, loss="ce", epochs=1)
+    return Trainer(run, mnist)
+
+
 def ours(method: str, mnist: data.Dataset, batch: int):
     """One epoch of `skipback train`, with everything that it measures, as a call."""
-    run = Run(dataset="mnist", method=method, width=500, depth=1, lr=1.5e-4, batch_size=batch, loss="ce", epochs=1)
-    trainer = Trainer(run, mnist)
+    trainer = trainer_of(method, mnist, batch)
 
     def epoch() -> None:
         machine.fast_float32()  # what `skipback train` sets
         loss = trainer.epoch()
         row = trainer.row(1, loss)
         assert row["test_accuracy_percent"] > 80
+
+    return epoch
+
+
+def hand(mnist: data.Dataset, batch: int):
+    """One epoch of the same loop, its F3 steps written by hand: what the kernels alone would take."""
+    trainer = trainer_of("f3", mnist, batch)
+    step = by_hand(trainer.learner, "adam", lr=trainer.run.lr, kernel=True)
+
+    def epoch() -> None:
+        precision.choose_product("none")  # small products are torch's own
+        trainer.learner.train()
+        total = sum(step(batch.x, batch.t, batch.ids) for batch in trainer.feed.epoch(batch, trainer.shuffle))
+        machine.fast_float32()
+        assert trainer.row(1, float(total))["test_accuracy_percent"] > 80
 
     return epoch
 
@@ -120,6 +145,8 @@ def main() -> None:
     for batch in (50, 128):
         calls = {"plain": plain(train, test, batch)}
         calls |= {f"skipback train --method {m}": ours(m, mnist, batch) for m in ("bp", "dfa", "f3", "drtp")}
+        if precision.exact():
+            calls[HAND] = hand(mnist, batch)
         seconds = timing.interleaved(calls, rounds=options.epochs, warm_up=1)
         result[f"batch {batch}"] = timing.speeds(seconds, over="plain")
     timing.write(options.out, f"python benchmarks/mnist.py --epochs {options.epochs}", result)

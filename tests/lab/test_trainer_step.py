@@ -83,7 +83,7 @@ def test_two_epochs_are_those_of_the_loop(name, digits):
     for trainer in (ours, loop):
         torch.manual_seed(4)  # of the dropout masks
         losses.append([trainer.epoch() for _ in range(2)])
-    assert losses[0] == losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)  # the mean adds up in another order
     ours.seconds = loop.seconds = 0.0
     assert same(ours, loop)
     after = flat(loop.state())

@@ -101,17 +101,19 @@ class Trainer:
         """Train for one epoch. Returns the mean training loss."""
         step, loss_of = self.learner.train().step, self.loss.of_output
         how: Any = {"precision": self.precision, "compile": self.run.compile}
-        total, samples = torch.zeros((), device=self.device), 0
-        start = time.perf_counter()
+        sums: dict[int, Tensor] = {}  # of the batches of each size: to weigh each loss takes as long as to find it
+        start, samples = time.perf_counter(), 0
         if self.steps is not None:
             mean = self.steps.epoch(order_of(self.feed, self.run.batch_size, self.shuffle)).item()
             self.seconds += time.perf_counter() - start
             return mean
         for batch in self.feed.epoch(self.run.batch_size, self.shuffle):
             value = step(batch.inputs, batch.t, loss=loss_of, update=self.update, ids=batch.ids, **how)
-            total += value * len(batch)
-            samples += len(batch)
-        mean = total.item() / samples  # .item() also waits for the device, so the clock below is honest
+            size = len(batch)
+            sums[size] = sums[size].add_(value) if size in sums else value.clone()
+            samples += size
+        # .item() also waits for the device, so the clock below is honest
+        mean = sum(size * total.item() for size, total in sums.items()) / samples
         self.seconds += time.perf_counter() - start
         return mean
 
