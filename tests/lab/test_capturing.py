@@ -103,3 +103,11 @@ def test_no_loss_of_the_lab_asks_the_host(name):
     )
     steps.epoch(torch.arange(len(trainer.feed)))
     assert (steps.why, "replay" in tape.log) == (None, True)
+
+
+@pytest.mark.parametrize(("more", "captured"), [({}, True), ({"precision": "bf16"}, False), ({"compile": True}, False)])
+def test_what_is_captured_computes_as_it_is(digits, monkeypatch, more, captured):
+    """A recording knows neither bfloat16 nor compiled blocks, and must not be taken for them in silence."""
+    monkeypatch.setattr("skipback.lab.trainer.capturing", lambda *args: "recorded")
+    run = Run(dataset="digits", method="dfa", net="mlp", width=8, depth=1, threads=1, **more)
+    assert (Trainer(run, digits).steps == "recorded") == captured

@@ -60,7 +60,9 @@ class Trainer:
         self.learner = self._learner()
         self.update = self._update()
         self.optimizer = self.update.bind(self.learner.parameters())
-        self.steps = capturing(self.feed, self.learner, self.update, self.loss.of_output, run.batch_size)
+        plain = self.precision is None and not run.compile  # what is captured computes as it is
+        of_output = self.loss.of_output
+        self.steps = capturing(self.feed, self.learner, self.update, of_output, run.batch_size) if plain else None
         self.shuffle = torch.Generator().manual_seed(run.seed)
         self.rows: list[dict[str, Any]] = []
         self.seconds = 0.0
