@@ -77,6 +77,22 @@ def test_initial_rows_are_spared_once_every_sample_was_seen():
     learner.memory.read(ids, one_hot(t))
 
 
+def test_whether_all_were_seen_is_asked_again_only_after_as_many_visits(monkeypatch):
+    """Each look is a pass over all samples, and a wait for the device."""
+    memory, asked, ask = Memory(4, C, record=lambda y, t: y, initial=lambda record, t: t), [], torch.Tensor.all
+    monkeypatch.setattr(torch.Tensor, "all", lambda self, *args: asked.append(len(self)) or ask(self, *args))
+    rows, visits = torch.ones(1, C), [0, 1, 2, 0, 1, 2, 0, 1, 3, 0, 0, 0, 0]
+    looks = []
+    for i in visits:
+        memory.read(torch.tensor([i]), rows)
+        memory.write(torch.tensor([i]), 2 * rows, rows)
+        looks.append(len(asked))
+    assert looks == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3]  # at the second, sample 3 was about to be written
+    assert memory.complete
+    memory.read(torch.tensor([0]), rows)
+    assert len(asked) == 3
+
+
 def test_written_rows_use_the_weights_from_before_the_step():
     learner, x, t, ids = attached()
     y = teach(learner, x, t, ids)

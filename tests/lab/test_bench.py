@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from skipback import precision
 from skipback.lab.bench import energy, figure, memory, options, plain, table, taught, timing, verb, ways
 from skipback.lab.bench.shapes import SHAPES, Shape
 from skipback.lab.cli import main
@@ -419,3 +420,38 @@ def test_the_onednn_route_is_on_inside_and_as_before_outside():
     ways.through_onednn(lambda: seen.append(matmul.fp32_precision))()
     assert seen == ["bf16"]
     assert matmul.fp32_precision == before
+
+
+@pytest.mark.skipif(not precision.exact(), reason="oneDNN rounds here, or is not there")
+def test_each_step_and_plain_backprop_have_a_way_by_onednn_and_take_it(monkeypatch):
+    seen = []
+    for name in ("step", "backprop"):
+        monkeypatch.setattr(ways, name, lambda *args, **how: lambda: seen.append((how, precision.product())))
+    found, end = ways.ways(TINY, ["f3", "dfa"], "adam"), ", oneDNN float32"
+    fast = {name.removesuffix(end): make for name, make in found.items() if name.endswith(end)}
+    assert set(fast) == {"backprop", "f3 step", "dfa step"}
+    before = precision.product()
+    precision.choose_product("none")
+    try:
+        for name, make in fast.items():
+            make()()
+            found[name]()()
+    finally:
+        precision.choose_product(before)
+    assert seen == [({}, "bf16"), ({}, "none")] * 3
+
+
+def test_each_way_of_backprop_is_built_as_it_is_called(monkeypatch):
+    seen = []
+    monkeypatch.setattr(ways, "backprop", lambda *args, **how: seen.append(how))
+    found = ways.ways(TINY, [], "adam", compiled=True)
+    for name in ("", ", default optimizer", ", checkpointed", ", accumulated over 4", ", compiled"):
+        found["backprop" + name]()
+    through = [{"through": plain.checkpointed}, {"parts": 4}, {"through": plain.compiled}]
+    assert seen == [{}, {"fused": None}, *through]
+
+
+def test_no_way_by_onednn_on_another_device(monkeypatch):
+    monkeypatch.setattr(precision, "exact", lambda: True)
+    found = ways.ways(dataclasses.replace(TINY, device="cuda"), ["f3"], "adam")
+    assert not [name for name in found if "oneDNN" in name]

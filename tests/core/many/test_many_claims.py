@@ -84,6 +84,17 @@ def test_an_optimizer_that_would_mix_members_is_refused_each_time():
     assert farthest(members, pairs()[1]) == 0
 
 
+class Whole(optim.SGD):
+    """A class made from an elementwise one may look at norms, too."""
+
+
+def test_what_is_made_from_an_elementwise_optimizer_is_refused():
+    members, _ = pairs()
+    many, (x, t, _) = Many(members), next(batches(1))
+    with pytest.raises(ValueError, match="member 0: Whole is not known to step each number by itself"):
+        many.step(x, t, loss=F.cross_entropy, update=sb.update.Update(partial(Whole, lr=0.1)))
+
+
 def test_an_update_of_something_else_is_refused():
     """A single run refuses it, too; its state would be lost in silence."""
     members, _ = pairs()

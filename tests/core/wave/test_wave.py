@@ -138,6 +138,15 @@ def test_equals_the_plain_order_without_biases(update):
     Sides(network(bias=False), METHODS["drtp"], UPDATES[update]).train(epochs(*[5] * 9)).agree()
 
 
+def test_equals_the_plain_order_with_one_parameter_in_each_layer():
+    """While a wave fills and drains, one layer is idle: the count of its one parameter stays."""
+    net = network(bias=False)
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            module.bias = None
+    Sides(net, METHODS["drtp"], UPDATES["adam"]).train(epochs(*[5] * 9)).agree()
+
+
 @pytest.mark.parametrize("sizes", [(6,), (6, 6), (6, 6, 6), (6, 6, 2), (3, 6, 6, 1, 6)], ids=str)
 @pytest.mark.parametrize("update", ["sgd", "adam"])
 def test_fewer_minibatches_than_layers_and_any_sizes(method, update, sizes):
