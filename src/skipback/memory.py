@@ -71,10 +71,10 @@ class Memory(nn.Module):
 
         Raises:
             IndexError: an id lies outside 0 .. samples - 1.
-            ValueError: there are not C numbers per id.
+            ValueError: there are not C numbers per id, or the ids are no row of whole numbers.
         """
         table = self.rows  # once: to get an attribute of a module takes as long as a small kernel
-        ids = ids.to(table.device, torch.int64)
+        ids = _row(ids).to(table.device, torch.int64)
         if target.numel() != ids.shape[0] * table.shape[1]:
             raise ValueError(
                 f"{len(ids)} ids came with {target.numel()} numbers, but a sample has {table.shape[1]}: pass one "
@@ -120,11 +120,14 @@ class Memory(nn.Module):
         """Compare each input with the one of the visit before: a stored error belongs to one view of a sample.
 
         Raises:
-            ValueError: the input of a known id has changed (augmentation, or ids that are not stable).
+            ValueError: the input of a known id has changed (augmentation, or ids that are not stable), or the ids are
+                no row of whole numbers, one for each input.
         """
         if self.checks_left <= 0:
             return
-        ids = ids.to(self.rows.device, torch.int64)
+        ids = _row(ids).to(self.rows.device, torch.int64)
+        if len(ids) != len(x):
+            raise ValueError(f"{len(ids)} ids came with {len(x)} inputs: pass one id for each sample")
         now, scale = _fingerprint(x.detach().flatten(1).to(self.prints.device, torch.float32))
         before = self._pick(self.prints, ids)
         seen = self.seen.index_select(0, ids) & (before != 0)  # a compiled pass writes rows, but takes no prints
@@ -137,6 +140,17 @@ class Memory(nn.Module):
             )
         self.prints.index_copy_(0, ids, torch.where(seen, before, now))
         self.checks_left -= int(seen.any())
+
+
+def _row(ids: Tensor) -> Tensor:
+    """The ids, if they are a row of whole numbers: others would be cut to such in silence."""
+    if not isinstance(ids, Tensor) or ids.dim() != 1 or ids.is_floating_point() or ids.dtype is torch.bool:
+        found = f"shape {tuple(ids.shape)} and {ids.dtype}" if isinstance(ids, Tensor) else f"a {type(ids).__name__}"
+        raise ValueError(
+            "ids must be a tensor of shape (N,) and whole numbers, the index of each sample in the unshuffled training "
+            f"set, not {found}"
+        )
+    return ids
 
 
 def _fingerprint(x: Tensor) -> tuple[Tensor, Tensor]:

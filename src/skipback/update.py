@@ -8,15 +8,19 @@ Fused kernels are called directly where there are some, as an optimizer object c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 Parameters = Sequence[nn.Parameter]
 Make = Callable[[Iterable[nn.Parameter]], Optimizer]
 Group = dict[str, Any]
+_EVERYWHERE = _global_optimizer_pre_hooks, _global_optimizer_post_hooks
+"""The hooks of all optimizers there are."""
 
 
 class Update:
@@ -34,11 +38,15 @@ class Update:
         self.optimizer: Optimizer | None = None
         self._seen: tuple[list[Group] | None, int] = (None, 0)
         self._groups: dict[int, Group] = {}  # by id: a tensor takes long to hash
+        self._held: list[int] = []
 
     def bind(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """The optimizer, built from these parameters unless it was before."""
         if self.optimizer is None:
             self.optimizer = self.make(parameters)
+        held = [len(group["params"]) for group in self.optimizer.param_groups]
+        if held != self._held:  # somebody has taken a parameter out of a group
+            self._held, self._seen = held, (None, 0)
         return self.optimizer
 
     def apply(self, parameters: Parameters, gradients: Sequence[Tensor | None]) -> None:
@@ -55,7 +63,10 @@ class Update:
                     alone.append(p)
                     laid.append(_laid_out(g, p))
             if alone:
-                self._apply(self.group(alone[0]), alone, laid)  # a block's parameters come from one learner
+                group = self.group(alone[0])
+                for other in alone[1:]:
+                    self.group(other)  # an optimizer may hold some of a block's parameters, and not all
+                self._apply(group, alone, laid)
             return
         by_group: dict[int, tuple[Group, list[Tensor], list[Tensor]]] = {}
         for p, g in zip(parameters, gradients, strict=True):
@@ -71,14 +82,15 @@ class Update:
         """The optimizer's group of a parameter, as it is now: loading a state makes new ones."""
         assert self.optimizer is not None
         groups = self.optimizer.param_groups
-        if groups is not self._seen[0] or len(groups) != self._seen[1]:
+        if groups is not self._seen[0] or len(groups) != self._seen[1] or id(parameter) not in self._groups:
             self._seen = groups, len(groups)
             self._groups = {id(p): group for group in groups for p in group["params"]}
         group = self._groups.get(id(parameter))
         if group is None:
             raise ValueError(
-                "this update holds the optimizer of other parameters: make an update for each learner, and after "
-                "adding parameters call update.optimizer.add_param_group"
+                "this update holds the optimizer of other parameters: make an update for each learner, after adding "
+                "parameters call update.optimizer.add_param_group, and of what is not to be trained say "
+                "p.requires_grad_(False)"
             )
         return group
 
@@ -103,9 +115,19 @@ class Update:
         """Tell a scheduler, which looks whether the optimizer was called before it, that a kernel was in its place."""
         self.optimizer._opt_called = True  # type: ignore[union-attr]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: their parameters have other ids."""
+        return {**vars(self), "_seen": (None, 0), "_groups": {}}
+
     def inside_product(self, parameter: nn.Parameter) -> float | None:
         """The rate of W <- W - rate * (a b), where that is all there is to a step: it fits inside the product."""
         return None
+
+
+def hooked(optimizer: Optimizer | None) -> bool:
+    """Whether somebody waits for the optimizer's own `step`, which a kernel in its place would not tell them of."""
+    assert optimizer is not None
+    return any((optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks, *_EVERYWHERE))
 
 
 def _laid_out(g: Tensor, p: Tensor) -> Tensor:
@@ -125,11 +147,11 @@ class FusedAdam(Update):
     """Adam and AdamW by torch's fused kernel, which is what `fused=True` calls."""
 
     def _apply(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        if not group["fused"] or group["amsgrad"] or not _strided(gradients):
+        if not self.by_kernel(group) or not _strided(gradients):
             super()._apply(group, parameters, gradients)
             return
         moments, squares, steps = self.lists(parameters)
-        kernel = torch._fused_adamw_ if isinstance(self.optimizer, AdamW) else torch._fused_adam_
+        kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
         beta1, beta2 = group["betas"]
         kernel(
             parameters,
@@ -147,6 +169,10 @@ class FusedAdam(Update):
             maximize=group["maximize"],
         )
         self._called()
+
+    def by_kernel(self, group: Group) -> bool:
+        """Whether the kernel is called in place of the optimizer."""
+        return bool(group["fused"]) and not group["amsgrad"] and not hooked(self.optimizer)
 
     def lists(self, parameters: Parameters | list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """First moments, second moments and counts of these parameters."""
@@ -178,7 +204,7 @@ class _FusedSGD(Update):
         self.inside = inside
 
     def _apply(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        if group["momentum"] or not group["fused"] or not _strided(gradients):
+        if group["momentum"] or not group["fused"] or not _strided(gradients) or hooked(self.optimizer):
             super()._apply(group, parameters, gradients)
             return
         torch._fused_sgd_(
@@ -200,7 +226,7 @@ class _FusedSGD(Update):
         if not self.inside:
             return None
         group = self.group(parameter)
-        if group["momentum"] or group["weight_decay"] or group["maximize"]:
+        if group["momentum"] or group["weight_decay"] or group["maximize"] or hooked(self.optimizer):
             return None
         self._called()
         return float(group["lr"])
@@ -210,14 +236,14 @@ def adam(
     lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
 ) -> Update:
     """Adam (Kingma and Ba 2015), as `torch.optim.Adam(fused=True)`."""
-    return FusedAdam(lambda ps: Adam(ps, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True))
+    return FusedAdam(partial(Adam, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True))
 
 
 def adamw(
     lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2
 ) -> Update:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), as `torch.optim.AdamW(fused=True)`."""
-    return FusedAdam(lambda ps: AdamW(ps, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True))
+    return FusedAdam(partial(AdamW, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True))
 
 
 def sgd(lr: float = 1e-3, weight_decay: float = 0.0, *, inside: bool = True) -> Update:
@@ -229,14 +255,14 @@ def sgd(lr: float = 1e-3, weight_decay: float = 0.0, *, inside: bool = True) -> 
         inside: step a dense layer inside the product that makes its gradient, W <- W - lr * (delta^T h), where there is
             no decay. That rounds once less: the weights differ from torch's in the last bit. `False` keeps its bits.
     """
-    return _FusedSGD(lambda ps: SGD(ps, lr=lr, weight_decay=weight_decay, fused=True), inside=inside)
+    return _FusedSGD(partial(SGD, lr=lr, weight_decay=weight_decay, fused=True), inside=inside)
 
 
 def momentum(lr: float = 1e-3, momentum: float = 0.9, nesterov: bool = False, weight_decay: float = 0.0) -> Update:
     """SGD with momentum, as `torch.optim.SGD`."""
-    return Update(lambda ps: SGD(ps, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay))
+    return Update(partial(SGD, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay))
 
 
 def rmsprop(lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0) -> Update:
     """RMSprop, as `torch.optim.RMSprop`."""
-    return Update(lambda ps: RMSprop(ps, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay))
+    return Update(partial(RMSprop, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay))

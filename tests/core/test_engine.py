@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from nets import C, Recall, batch, difference, gradients, logits, made, same, teach
 from torch import nn
+from torch.nn.utils import parametrizations
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
@@ -323,6 +324,24 @@ def test_attaching_twice():
             sb.attach(learner.net, method, x, show=None)
     learner.detach()
     sb.attach(learner.net, sb.drtp(), x, show=None)
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong", "net"),
+    [
+        (sb.dfa, {"blocks": ["typo"], "example": torch.zeros(2, 6)}, nets.mlp),
+        (sb.dfa, {"example": torch.zeros(2, 3)}, nets.mlp),
+        (sb.fdfa, {}, nets.mlp),
+        (sb.fa, {"example": torch.zeros(2, 6)}, lambda: nn.Sequential(parametrizations.orthogonal(nn.Linear(6, 6)))),
+    ],
+)
+def test_what_could_not_be_attached_is_plain_again(method, wrong, net):
+    """The caller has no learner to detach: in a notebook, a typo would have cost the network."""
+    net = made(net, dtype=torch.float32)
+    with pytest.raises((ValueError, RuntimeError)):
+        sb.attach(net, method(), show=None, **wrong)
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in net.modules())
+    sb.attach(net, sb.dfa(), example=torch.zeros(2, 6), show=None).detach()
 
 
 def test_other_hooks_of_the_user_are_no_reason_to_refuse():

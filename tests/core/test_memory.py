@@ -1,6 +1,7 @@
 """The per-sample memory: what stands in first, what is written, where it lives, and what it refuses."""
 
 import copy
+from functools import partial
 
 import nets
 import pytest
@@ -308,3 +309,30 @@ def test_rows_of_a_sequence():
     assert found.tolist() == [[-1, 0, 1], [2, 3, 4], [10] * 3, [10] * 3]
     with pytest.raises(ValueError, match=r"2 ids came with 18 numbers, but a sample has 6: .* sequences of one length"):
         memory.read(torch.tensor([1, 2]), torch.ones(6, 3))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda ids: ids.tolist(), "not a list"),
+        (lambda ids: ids.double(), r"not shape \(8,\) and torch.float64"),
+        (lambda ids: ids > 3, "torch.bool"),
+        (lambda ids: ids[:, None], r"not shape \(8, 1\)"),
+        (lambda ids: ids[1:], "7 ids came with 8"),
+    ],
+)
+@pytest.mark.parametrize("stepped", [False, True])
+def test_what_is_no_row_of_ids_is_refused(wrong, says, stepped):
+    """Floating-point ids were cut to whole numbers in silence."""
+    learner, x, t, ids = attached()
+    step = partial(learner.step, t=t, loss=nn.functional.cross_entropy, update=sb.update.adam())
+    with pytest.raises(ValueError, match=says):
+        (step if stepped else partial(learner, target=t))(x, ids=wrong(ids))
+    assert not learner.memory.seen.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_ids_of_any_whole_type(dtype):
+    learner, x, t, ids = attached()
+    learner(x, target=t, ids=ids.to(dtype))
+    assert learner.memory.seen.all()

@@ -44,6 +44,16 @@ def attach(
         raise ValueError(f'blocks must be "auto" or a list of module names, not {blocks!r}')
     names = None if blocks == "auto" else list(blocks)
     learner = Learner(net, method, blocks=names, seed=seed, show=show or _silent)
+    try:
+        _begin(learner, example)
+    except BaseException:
+        learner.detach()  # nobody else could: the caller has no learner
+        raise
+    return learner
+
+
+def _begin(learner: Learner, example: Any) -> None:
+    """Find the blocks if there is an example; else refuse what needs one."""
     inner = learner.method
     if example is None and isinstance(inner, Direct | Layerwise | Perturbed) and inner.learns:
         raise ValueError(
@@ -51,7 +61,6 @@ def attach(
         )
     if example is not None and not isinstance(inner, Exact):
         learner.discover(*(example if isinstance(example, tuple) else (example,)))
-    return learner
 
 
 def _silent(_: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.parameter import is_lazy
 
 from skipback.blocks import Cut, Layout, find, first_tensor, install, map_tensors
 from skipback.engine.anchor import Anchor
@@ -19,7 +20,7 @@ from skipback.engine.route import Route
 from skipback.engine.routes import build
 from skipback.engine.star import NOTHING, Given, Star
 from skipback.engine.state import all_trainable, untouched
-from skipback.engine.step.checks import shared
+from skipback.engine.step.checks import check_mode, shared
 from skipback.engine.step.compiled import Compiler, compiler
 from skipback.engine.step.stepper import Stepper
 from skipback.engine.step.whole import Whole, whole
@@ -179,14 +180,15 @@ class Learner(nn.Module):
         Raises:
             ValueError: the network is in eval mode, the update holds the optimizer of other parameters, or the
                 precision is not to be had here.
-            RuntimeError: the method was taken off; or, with several processes, another rank failed, or an earlier step
-                was broken off.
+            RuntimeError: the method was taken off; inference mode is on; or, with several processes, another rank
+                failed, or an earlier step was broken off.
         """
         args, given = x if isinstance(x, tuple) else (x,), Given(t, ids, scale)
         if not self._handles:
             raise RuntimeError("step() trains by a method, which detach() has taken off: attach one again")
         if not self.net.training:
             raise ValueError("step() trains: call train() first")
+        check_mode()
         if self.layout is None and not isinstance(self.method, Exact):
             self.discover(*args)
         parameters = update.bind(self.parameters()).param_groups
@@ -273,6 +275,8 @@ class Learner(nn.Module):
 
     def discover(self, *args: Any, **kwargs: Any) -> None:
         """Find the blocks with one forward pass, and draw the feedback. Changes no weight, buffer or random state."""
+        if any(map(is_lazy, self.net.parameters())):
+            raise ValueError("the network has lazy layers, without weights so far: run it once before attach(): net(x)")
         args, kwargs = map_tensors(args, Tensor.detach), map_tensors(kwargs, Tensor.detach)
         with self.exact(), untouched(self.net), all_trainable(self.net):
             self.layout = find(self.net, self.names, lambda: self.net(*args, **kwargs))
@@ -342,7 +346,8 @@ class Learner(nn.Module):
         ports = self.ports.take()
         if opened and len(ports) < len(self.ports.places):
             self.ports.check_places(net, {block for block, _, _ in ports})
-        if self.ports.anchored and self.star is not None and output is not None:
+        untaught = self.ports.anchored or (opened and not ports and net.training)  # all hidden blocks may be frozen
+        if untaught and self.star is not None and output is not None:
             self.star.remember(output, self._now())
         if self.route is not None and opened:
             return self.route.close(net, output, self._now())

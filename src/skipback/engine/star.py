@@ -149,8 +149,9 @@ class Star(nn.Module):
         t, ids = given.target, given.ids
         if t is None or (self.by_ids and ids is None):
             raise ValueError(self._missing())
-        indices = not t.is_floating_point() and self.width > 1 and (t.dim() == 1 or t.shape[1:] == self.shape[1:-1])
-        count = t.numel() if indices else t.numel() // self.width
+        each = t.shape[1:].numel() == 1 or t.shape[1:] == self.shape[1:-1]
+        indices = not t.is_floating_point() and self.width > 1 and each
+        count = t.numel() if indices else len(t) if t.numel() % self.width else t.numel() // self.width
         target = matrix_of(t, (count, self.width), self.dtype, t.device)
         self._check_once(target)
         memory = self.memory

@@ -490,3 +490,82 @@ def test_an_update_with_several_groups_is_refused():
     update = sb.update.Update(lambda ps: torch.optim.SGD([{"params": [p]} for p in ps], lr=0.1))
     with pytest.raises(ValueError, match="several parameter groups"):
         Many(members).step(x, t, loss=F.cross_entropy, update=update)
+
+
+def freeze(one):
+    one.net[1].weight.requires_grad_(False)
+
+
+def hook(one):
+    one.net[2].register_forward_hook(lambda module, x, y: y * 2)
+
+
+def gradient_hook(one):
+    one.net[1].weight.register_hook(lambda g: g * 0)
+
+
+def exchange(one):
+    one.net[2] = nn.ReLU()
+
+
+def assign(one):
+    one.load_state_dict(copy.deepcopy(one.state_dict()), assign=True)
+
+
+@pytest.mark.parametrize("change", [freeze, hook, gradient_hook, exchange, assign])
+@pytest.mark.parametrize("method", [METHODS["dfa"], METHODS["bp"]])
+def test_a_member_that_is_changed_is_refused(method, change):
+    """It would go on as it was, in silence."""
+    members, _ = pairs(method)
+    many, update = Many(members), sb.update.adam()
+    (x, t, ids), last = batches(2)
+    many.step(x, t, loss=F.cross_entropy, update=update, ids=ids)
+    change(members[1])
+    before = copy.deepcopy([one.state_dict() for one in members])
+    with pytest.raises(RuntimeError, match=r"member 1 has changed|moved or converted"):
+        many.step(last[0], last[1], loss=F.cross_entropy, update=update, ids=last[2])
+    assert all(
+        torch.equal(v, one.state_dict()[k]) for one, kept in zip(members, before, strict=True) for k, v in kept.items()
+    )
+
+
+def test_a_parameter_that_waits_for_its_grad_has_no_batched_form():
+    members, _ = pairs(METHODS["bp"])
+    members[2].net[1].weight.register_post_accumulate_grad_hook(lambda p: None)
+    with pytest.raises(ValueError, match="member 2"):
+        Many(members)
+
+
+@pytest.mark.parametrize("cleared", [(0, 1, 2), (1,)])
+def test_a_state_that_is_cleared_begins_anew(cleared):
+    members, singles = pairs()
+    many, shared, own = Many(members), sb.update.adam(1e-2), [sb.update.adam(1e-2) for _ in singles]
+    for k, (x, t, ids) in enumerate(batches(6)):
+        if k == 3:
+            for n in cleared:
+                many.updates[n].optimizer.state.clear()
+                own[n].optimizer.state.clear()
+        many.step(x, t, loss=F.cross_entropy, update=shared, ids=ids)
+        alone(singles, own, [(x, t, ids)])
+    assert farthest(members, singles) < 1e-12
+
+
+def test_hooks_of_a_members_optimizer_are_refused():
+    members, _ = pairs()
+    many, update = Many(members), sb.update.adam()
+    for k, (x, t, ids) in enumerate(batches(2)):
+        if k == 0:
+            many.step(x, t, loss=F.cross_entropy, update=update, ids=ids)
+            many.updates[1].optimizer.register_step_post_hook(lambda *_: None)
+            continue
+        with pytest.raises(ValueError, match="member 1: its optimizer has hooks"):
+            many.step(x, t, loss=F.cross_entropy, update=update, ids=ids)
+
+
+def test_what_is_no_loss_and_inference_mode_are_refused():
+    members, _ = pairs()
+    many, ((x, t, ids),) = Many(members), batches(1)
+    with pytest.raises(TypeError, match="a tensor of one number"):
+        many.step(x, t, loss=lambda y, t: F.cross_entropy(y, t).item(), update=sb.update.adam(), ids=ids)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference mode"):
+        many.step(x, t, loss=F.cross_entropy, update=sb.update.adam(), ids=ids)

@@ -450,3 +450,60 @@ def test_a_network_that_is_all_head(make):
     learner = sb.attach(net, make(memory=4) if make is sb.f3 else make(), example=x, show=None)
     learner.step(x, t, loss=F.cross_entropy, update=sb.update.sgd(0.1), ids=torch.arange(4))
     torch.testing.assert_close(net[0].weight, W - 0.1 * dW, rtol=0, atol=1e-7)
+
+
+@every
+def test_without_gradients_around_it_a_step_is_the_same(name):
+    one, other = pair(name)
+    with torch.no_grad():
+        by_step(one, update.adam(0.01), DATA)
+    by_step(other, update.adam(0.01), DATA)
+    assert equal(one, other)
+
+
+@every
+def test_inference_mode_is_refused(name):
+    """Its tensors would be the state of the optimizer, which no later step could change."""
+    learner, _ = pair(name)
+    before = snapshot(learner)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference mode"):
+        by_step(learner, step := update.adam(), DATA)
+    assert nets.same(before, snapshot(learner))
+    by_step(learner, step, DATA)
+
+
+@pytest.mark.parametrize("name", ["drtp", "f3", "dfa"])
+@pytest.mark.parametrize("build", [nets.mlp, nets.Named])
+def test_a_column_of_classes(name, build):
+    """Targets (N, 1), of which the loss takes the column."""
+    data = [(x, t[:, None], ids) for x, t, ids in DATA]
+    one, other = pair(name, build)
+    by_step(one, update.adam(0.01), data)
+    by_backward(other, adam(other), data)
+    assert equal(one, other)
+
+
+@pytest.mark.parametrize("build", [nets.mlp, nets.Named])
+def test_a_memory_is_written_though_all_hidden_blocks_are_frozen(build):
+    """For a while: their ports are not met then, and the memory would miss the visits."""
+    one, other = pair("f3", build)
+    step, optimizer = update.adam(0.01), adam(other)
+    for k, data in enumerate(DATA):
+        for learner in (one, other):
+            for p in [*learner.net.parameters()][:-2]:
+                p.requires_grad_(k not in (1, 2))
+        by_step(one, step, [data])
+        by_backward(other, optimizer, [data])
+        assert bool(other.memory.seen[data[2]].all())
+    assert equal(one, other)
+
+
+def test_lazy_layers_are_run_once_first():
+    net = nn.Sequential(nn.LazyLinear(7), nn.Tanh(), nn.LazyLinear(C)).double()
+    with pytest.raises(ValueError, match="run it once before attach"):
+        sb.attach(net, sb.dfa(), X, show=None)
+    net(X)
+    with sb.attach(net, sb.dfa(), X, show=None) as learner:
+        before = copy.deepcopy(net.state_dict())
+        by_step(learner, update.adam(), DATA)
+    assert not any(torch.equal(p, before[key]) for key, p in net.state_dict().items())

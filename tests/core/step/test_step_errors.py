@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import skipback as sb
 from skipback.engine.step import errors
 
 
@@ -66,3 +67,21 @@ def test_a_wrong_class_is_refused_as_ever():
 def test_another_number_of_targets_is_refused_in_the_words_of_torch():
     with pytest.raises(ValueError, match="batch_size"):
         errors.error(F.cross_entropy, torch.randn(2, 3), torch.tensor([0, 1, 2]), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "what", "says"),
+    [
+        (lambda y, t: F.cross_entropy(y, t).item(), TypeError, "a tensor of one number"),
+        (lambda y, t: None, TypeError, "a tensor of one number"),
+        (lambda y, t: F.cross_entropy(y, t, reduction="none"), ValueError, r"shape \(6,\): take its mean"),
+        (lambda y, t: F.cross_entropy(y.detach(), t), ValueError, "does not depend on the output"),
+    ],
+)
+@pytest.mark.parametrize("method", [sb.dfa, sb.bp])
+def test_what_is_no_loss_is_refused_in_words(loss, what, says, method):
+    net = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3))
+    x, t, before = torch.randn(6, 5), torch.arange(6) % 3, [p.detach().clone() for p in net.parameters()]
+    with sb.attach(net, method(), example=x, show=None) as learner, pytest.raises(what, match=says):
+        learner.step(x, t, loss=loss, update=sb.update.adam())
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))

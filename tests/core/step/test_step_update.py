@@ -1,6 +1,7 @@
 """Updates: their state is torch.optim's, so a run goes on either way; groups, schedulers, gradients as they come."""
 
 import copy
+import pickle
 import warnings
 
 import nets
@@ -9,6 +10,7 @@ import torch
 from nets import C, batch
 from test_step import KINDS
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from twins import apart, batches, by_backward, by_step, cross_entropy, equal, twins
 
 import skipback as sb
@@ -234,3 +236,99 @@ def test_a_hook_that_waits_for_grad_is_called():
     learner.net[0].weight.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad is not None))
     learner.step(*DATA[0][:2], loss=cross_entropy, update=update.sgd())
     assert seen == [True]
+
+
+# ------------------------------------------------------------------------------ what users do with the optimizer itself
+
+
+def shrink(optimizer, *_):
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.detach().mul_(0.9)
+
+
+def halve(optimizer, *_):
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if p.grad is not None:
+                p.grad.mul_(0.5)
+
+
+@pytest.mark.parametrize("register", ["step_pre_hook", "step_post_hook"])
+@pytest.mark.parametrize("kind", ["adam", "sgd_outside", "momentum"])
+def test_hooks_of_the_optimizer_are_called(kind, register):
+    """A fused kernel in the place of `step` would not call them."""
+    hook = halve if register == "step_pre_hook" else shrink
+    one, other = twins(nets.mlp, sb.dfa(), DATA[0][0])
+    (step := KINDS[kind][0]()).bind(one.parameters())
+    optimizer = KINDS[kind][1](other.parameters())
+    for held in (step.optimizer, optimizer):
+        getattr(held, f"register_{register}")(hook)
+    by_step(one, step, DATA)
+    by_backward(other, optimizer, DATA)
+    assert equal(one, other)
+
+
+def test_a_hook_of_all_optimizers_is_called():
+    learner, _ = twins(nets.mlp, sb.dfa(), DATA[0][0])
+    seen = []
+    handle = register_optimizer_step_post_hook(lambda *_: seen.append(1))
+    try:
+        by_step(learner, update.sgd(), DATA[:1])
+    finally:
+        handle.remove()
+    assert len(seen) == 3  # each block
+
+
+def test_adam_that_decouples_its_decay():
+    """Of a loaded AdamW, say: torch's Adam asks its group, not its class."""
+    one, other = twins(nets.mlp, sb.dfa(), DATA[0][0])
+    (step := update.adam(0.01, weight_decay=0.5)).bind(one.parameters())
+    step.optimizer.param_groups[0]["decoupled_weight_decay"] = True
+    by_step(one, step, DATA)
+    by_backward(other, torch.optim.AdamW(other.parameters(), 0.01, weight_decay=0.5, fused=True), DATA)
+    assert equal(one, other)
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("name", ["dfa", "drtp", "bp"])
+def test_what_the_optimizer_does_not_hold_is_never_changed(name, later):
+    """A block of which it holds the weight alone: its bias was stepped with it."""
+    learner, _ = twins(nets.mlp, getattr(sb, name)(), DATA[0][0])
+    weights = [p for p in learner.net.parameters() if p.dim() > 1]
+    step = update.adam() if later else update.Update(lambda ps: torch.optim.Adam(weights))
+    if later:
+        by_step(learner, step, DATA[:1])
+        step.optimizer.param_groups[0]["params"] = weights
+    before = copy.deepcopy(dict(learner.net.named_parameters()))
+    with pytest.raises(ValueError, match=r"requires_grad_\(False\)"):
+        by_step(learner, step, DATA[:1])
+    assert nets.same(before, dict(learner.net.named_parameters()))
+    for p in learner.net.parameters():
+        p.requires_grad_(p.dim() > 1)
+    by_step(learner, step, DATA[:1])
+
+
+def test_a_parameter_that_is_exchanged_in_its_group():
+    one, other = twins(nets.mlp, sb.dfa(), DATA[0][0])
+    step, optimizer = update.adam(0.01), torch.optim.Adam(other.parameters(), 0.01, fused=True)
+    by_step(one, step, DATA[:1])
+    by_backward(other, optimizer, DATA[:1])
+    for learner, held in ((one, step.optimizer), (other, optimizer)):
+        learner.net[4].weight = nn.Parameter(learner.net[4].weight.detach() * 2)
+        held.param_groups[0]["params"][4] = learner.net[4].weight
+    by_step(one, step, DATA[1:])
+    by_backward(other, optimizer, DATA[1:])
+    assert torch.equal(one.net[4].weight, other.net[4].weight)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+def test_a_learner_and_its_update_are_copied_together(kind, copied):
+    learner, _ = twins(nets.mlp, sb.dfa(), DATA[0][0])
+    by_step(learner, step := KINDS[kind][0](), DATA[:2])
+    twin, again = copied((learner, step))
+    by_step(learner, step, DATA[2:])
+    assert not equal(twin, learner)
+    by_step(twin, again, DATA[2:])
+    assert equal(twin, learner)

@@ -430,3 +430,32 @@ def test_refuses_unknown_blocks_evaluation_autocast_and_bad_ids():
     learner.eval()
     with pytest.raises(ValueError, match=r"call train\(\) first"):
         wave.epoch([batch], loss=F.cross_entropy)
+
+
+def test_pairs_are_enough_where_no_ids_are_needed():
+    sides = Sides(network(), METHODS["drtp"], UPDATES["adam"])
+    (run,) = epochs(8, 8, 8, count=1)
+    wave = wavefront(sides.wave, update=sides.ours)
+    close(wave.epoch([(x, t) for x, t, _ in run], loss=F.cross_entropy), plain(sides.plain, sides.theirs, run))
+
+
+def test_inference_mode_is_refused():
+    sides = Sides(network(), METHODS["drtp"], UPDATES["adam"])
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference mode"):
+        wavefront(sides.wave, update=sides.ours).epoch(epochs(8)[0], loss=F.cross_entropy)
+    sides.train(epochs(8, 8))
+
+
+def test_hooks_of_the_optimizer_are_called():
+    """Of each layer, though the layers are changed together."""
+
+    def shrink(optimizer, *_):
+        for p in optimizer.param_groups[0]["params"]:
+            p.detach().mul_(0.9)
+
+    sides = Sides(network(), METHODS["drtp"], UPDATES["adam"])
+    for update, learner in ((sides.ours, sides.wave), (sides.theirs, sides.plain)):
+        update.bind(learner.parameters()).register_step_post_hook(shrink)
+    sides.train(epochs(8, 8, 8))
+    for p, q in zip(sides.wave.parameters(), sides.plain.parameters(), strict=True):
+        close(p.detach(), q.detach())

@@ -33,6 +33,10 @@ def check_data(learner: Learner, x: Tensor, t: Tensor, batch: int) -> None:
 
 def check_order(order: Tensor, samples: int) -> None:
     """Refuse what is no row of ids of this data set: on CUDA an id outside of it would end the process."""
+    if not isinstance(order, Tensor):
+        raise ValueError(
+            f"order is a {type(order).__name__}: it must be a tensor of ids, e.g. torch.randperm({samples})"
+        )
     if order.dim() != 1 or order.dtype != torch.int64 or not 1 <= len(order) <= samples:
         raise ValueError(
             f"order has shape {tuple(order.shape)} and dtype {order.dtype}: it must be a row of 1 to {samples} ids, "
@@ -84,4 +88,4 @@ def _of_update(learner: Learner, update: Update) -> str | None:
 
 def _fused(update: Update, group: dict[str, Any]) -> bool:
     """Whether the kernel is called directly, with counts on the device."""
-    return isinstance(update, FusedAdam) and bool(group["fused"]) and not group["amsgrad"]
+    return isinstance(update, FusedAdam) and update.by_kernel(group)

@@ -15,7 +15,7 @@ from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
 from skipback.engine.many.layers import Stack
-from skipback.update import Update
+from skipback.update import Update, hooked
 
 ELEMENTWISE = (
     optim.SGD,
@@ -61,14 +61,15 @@ class Group:
     def follow(self) -> bool:
         """Take over settings that a scheduler has changed for all. Returns whether the members still are one group."""
         first, *others = (_settings(optimizer) for optimizer in self.optimizers)
-        whole = all(other == first for other in others) and self.states == self._states()
+        alike = all(other == first for other in others) and not any(map(hooked, self.optimizers))
+        whole = alike and self.states == self._states()
         if whole:
             self.optimizer.param_groups[0].update(first)
         return whole
 
-    def _states(self) -> list[int]:
-        """Loading a state gives an optimizer another one, of which nothing here would know."""
-        return [id(optimizer.state) for optimizer in self.optimizers]
+    def _states(self) -> list[tuple[int, int]]:
+        """Loading a state gives an optimizer another one, and clearing it none: nothing here would know."""
+        return [(id(optimizer.state), len(optimizer.state)) for optimizer in self.optimizers]
 
     def apply(self, gradients: Sequence[Tensor], places: Sequence[int]) -> None:
         """Step the stacks at these places by these gradients, (N, *shape) each."""
@@ -84,6 +85,7 @@ class Group:
                 if p in self.optimizer.state:
                     state = self.optimizer.state[p].items()
                     optimizer.state[q] = {key: value[n] if _like(value, p) else value for key, value in state}
+        self.states = self._states()
 
 
 def grouped(updates: Sequence[Update], stacks: Sequence[Stack], optimizers: Sequence[Optimizer]) -> list[Group]:
@@ -115,6 +117,11 @@ def _check(optimizer: Optimizer, own: Sequence[Tensor], n: int) -> None:
             f"member {n}: {type(optimizer).__name__} is not known to step each number by itself, so it would mix the "
             "members: train them one by one by learner.step, or by an update of skipback.update"
         )
+    if hooked(optimizer):
+        raise ValueError(
+            f"member {n}: its optimizer has hooks on step(), which is not called for each member: train them one by "
+            "one, by learner.step"
+        )
     held = {id(p) for p in optimizer.param_groups[0]["params"]}
     if not all(id(p) in held for p in own):
         raise ValueError(
@@ -139,7 +146,7 @@ def own_states(updates: Sequence[Update]) -> None:
 
 def settings(optimizers: Sequence[Optimizer]) -> list[Any]:
     """All that decides which members are stepped as one, and how. To be compared before each step."""
-    return [(id(optimizer.state), *optimizer.param_groups[0].values()) for optimizer in optimizers]
+    return [(id(o.state), len(o.state), hooked(o), *o.param_groups[0].values()) for o in optimizers]
 
 
 def _settings(optimizer: Optimizer) -> dict[str, Any]:

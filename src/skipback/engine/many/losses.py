@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from skipback.engine.step.errors import checked
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 aten = torch.ops.aten
@@ -27,7 +30,8 @@ def loss_and_gradient(loss: Loss, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]
         return _of_classes(y, t)
     leaf = y.detach().requires_grad_()
     with torch.enable_grad():
-        values = KNOWN[loss](leaf, t) if loss in KNOWN else _one_by_one(loss, leaf, t)
+        known = KNOWN.get(loss) if isinstance(loss, FunctionType) else None  # others: no hash
+        values = _one_by_one(loss, leaf, t) if known is None else known(leaf, t)
         (e,) = torch.autograd.grad(values.sum(), leaf)
     return values.detach(), e
 
@@ -45,7 +49,7 @@ def _of_classes(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _one_by_one(loss: Loss, y: Tensor, t: Tensor) -> Tensor:
-    return torch.stack([loss(of_y, of_t) for of_y, of_t in zip(y, t, strict=True)])
+    return torch.stack([checked(loss(of_y, of_t)) for of_y, of_t in zip(y, t, strict=True)])
 
 
 def _cross_entropy(y: Tensor, t: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from skipback.engine.many.layers import Layer, Stack
 from skipback.engine.many.losses import Loss, loss_and_gradient
 from skipback.engine.many.members import check_alike, dense_rules
 from skipback.engine.many.teacher import Teacher
+from skipback.engine.step.chain import Signature
+from skipback.engine.step.checks import check_mode
 from skipback.engine.step.ranks import world
 from skipback.engine.step.rules import Dense
 from skipback.method import Direct, HeadOnly
@@ -60,6 +62,7 @@ class Many:
         self.copies: dict[Update, list[Update]] = {}
         self.groups: list[Group] = []
         self.settings: object = None
+        self.signatures = [Signature(net) for net in self.nets]
 
     def __len__(self) -> int:
         return len(self.learners)
@@ -83,7 +86,8 @@ class Many:
         Raises:
             ValueError: the shapes do not fit, a member is in eval mode, ids are missing, or an update is of something
                 else, or of a kind that has no batched form.
-            RuntimeError: a member was moved, or `unstack` was called.
+            RuntimeError: a member was moved, frozen, hooked, or got another layer; `unstack` was called; or inference
+                mode is on.
         """
         self._check(x, t, ids)
         self._bind(update)
@@ -162,6 +166,7 @@ class Many:
             raise RuntimeError("unstack() was called: build Many() again to go on")
         if not all([net.training for net in self.nets]):  # noqa: C419  # a generator takes longer
             raise ValueError("step() trains: call train() of each member first")
+        check_mode()
         if world() > 1 or torch.is_autocast_enabled(x.device.type):
             raise RuntimeError("members are trained together in one process, and without autocast")
         N = len(self)
@@ -173,6 +178,12 @@ class Many:
                 )
         for stack in self._stacks():
             stack.check()
+        for n, signature in enumerate(self.signatures):
+            if not signature.holds():
+                raise RuntimeError(
+                    f"member {n} has changed since Many() was built: a layer or parameter was exchanged, frozen or "
+                    "hooked. Call unstack(), and build Many() again"
+                )
 
 
 def _named(n: int, learner: Learner) -> list[Dense]:

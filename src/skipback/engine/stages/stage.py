@@ -14,6 +14,7 @@ from skipback.engine.stages.epoch import Epoch, Loss
 from skipback.engine.stages.fit import fitting, sizes_of
 from skipback.engine.stages.gather import gather, overwrite, parameters_of
 from skipback.engine.stages.line import Line
+from skipback.engine.step.checks import check_mode
 from skipback.update import Update
 
 
@@ -77,6 +78,7 @@ class Stage:
         """
         if not self.learner.net.training:
             raise ValueError("epoch() trains: call train() first")
+        check_mode()
         if self.broken:
             raise RuntimeError("an epoch was broken off by an error: start all ranks again, from what was saved before")
         epoch = Epoch(self.learner, self.line, self.sizes, loss, update)

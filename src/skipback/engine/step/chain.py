@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from skipback.blocks import Layout
+from skipback.engine.step.checks import opaque
 from skipback.engine.step.rules import Rule, rule
 
 
@@ -29,12 +30,14 @@ class Chain:
 
 
 def chain(net: nn.Module, layout: Layout) -> Chain | None:
-    """The blocks of a network, if it is a plain `nn.Sequential` and nobody else watches its modules; else `None`.
+    """The blocks of a network, if it is a plain `nn.Sequential` and nobody else watches its parts; else `None`.
 
     Args:
         net: the network, with the method's own hooks.
         layout: its blocks.
     """
+    if opaque(net):
+        return None
     leaves = list(_leaves(net, ""))
     starts = {cut.module: cut.block for cut in layout.cuts}
     names = [name for name, _ in leaves]

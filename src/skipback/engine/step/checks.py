@@ -55,6 +55,12 @@ def _saving() -> object:
     return None if top is None else top[0]
 
 
+def check_mode() -> None:
+    """Refuse inference mode: weights and state that are made in it could not be trained outside."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("training does not work in inference mode, whose tensors have no gradients: leave it")
+
+
 def check_taught(spec: PortSpec, port: Tensor, signal: Tensor) -> None:
     """Refuse a port that no longer fits its feedback or the signal, before anything is changed by it."""
     lead = 1 + spec.positions

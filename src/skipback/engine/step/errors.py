@@ -40,12 +40,28 @@ def error(loss: Loss, y: Tensor, t: Tensor, scale: float | Tensor) -> tuple[Tens
 def _by_autograd(loss: Loss, y: Tensor, t: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
     leaf = y.detach().requires_grad_()
     with torch.enable_grad():
-        value = loss(leaf, t)
+        value = checked(loss(leaf, t))
         scaled = value if isinstance(scale, float) and scale == 1 else value * scale
     cast = torch.is_autocast_enabled(y.device.type)  # `backward` is called outside of it
     with torch.autocast(y.device.type, enabled=False) if cast else contextlib.nullcontext():
         (e,) = torch.autograd.grad(scaled, leaf)
     return value.detach(), e
+
+
+def checked(value: object) -> Tensor:
+    """Return what a loss has returned, if it is one number that autograd can follow.
+
+    Raises:
+        TypeError: it is no tensor.
+        ValueError: it is more than one number, or does not depend on the output.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"loss must return a tensor of one number, not {value!r}: take .item() of what step() returns")
+    if value.numel() != 1:
+        raise ValueError(f"loss must return one number, not shape {tuple(value.shape)}: take its mean() or sum()")
+    if not value.requires_grad:
+        raise ValueError("what loss returns does not depend on the output by operations that have a gradient")
+    return value
 
 
 def _cross_entropy(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from skipback.blocks import first_tensor
 from skipback.engine.star import Given
 from skipback.engine.step.compiled import Compiler
-from skipback.engine.step.errors import Loss
+from skipback.engine.step.errors import Loss, checked
 from skipback.engine.step.ranks import world
 from skipback.update import Update
 
@@ -42,9 +42,10 @@ def whole(
     kept = [p.grad for p in parameters]
     try:
         learner.zero_grad()
-        y = first_tensor(run(*args, target=given.target, ids=given.ids, scale=given.scale))
-        assert y is not None
-        value = loss(y, t) * given.scale
+        with torch.enable_grad():
+            y = first_tensor(run(*args, target=given.target, ids=given.ids, scale=given.scale))
+            assert y is not None
+            value = checked(loss(y, t)) * given.scale
         with torch.autocast(y.device.type, enabled=False):
             value.backward()
         torch.clear_autocast_cache()  # what it keeps of the weights is stale when they change

@@ -64,4 +64,4 @@ def counted(update: Update, parameters: Sequence[nn.Parameter]) -> Counted | Non
     if not isinstance(update, FusedAdam):
         return None
     group = update.group(parameters[0])
-    return Counted(update, parameters) if group["fused"] and not group["amsgrad"] else None
+    return Counted(update, parameters) if update.by_kernel(group) else None

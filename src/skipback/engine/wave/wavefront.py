@@ -20,6 +20,7 @@ from torch import Tensor
 
 from skipback.engine.learner import Learner
 from skipback.engine.star import Given
+from skipback.engine.step.checks import check_mode
 from skipback.engine.step.errors import Loss, error
 from skipback.engine.wave.counts import counted
 from skipback.engine.wave.gathered import Gathered
@@ -29,7 +30,7 @@ from skipback.engine.wave.visits import Visits
 from skipback.feedback import projected
 from skipback.update import Update
 
-Batch = tuple[Tensor, Tensor, Tensor | None]
+Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]
 """Input, target, and ids for delayed signals."""
 
 
@@ -70,7 +71,7 @@ class Wavefront:
         refused, those before it are finished; if the loss fails, those that are on their way are lost.
 
         Args:
-            batches: (x, t, ids) of each minibatch; ids may be `None` if the signal needs none.
+            batches: (x, t, ids) of each minibatch; (x, t) if the signal needs no ids.
             loss: loss(output, target), as in `learner.step`.
 
         Returns:
@@ -79,16 +80,17 @@ class Wavefront:
         Raises:
             ValueError: the network is in eval mode, or has changed its form; the input of a known id has changed.
             IndexError: an id lies outside of the memory.
-            RuntimeError: inside autocast, or several processes train.
+            RuntimeError: inside autocast or inference mode, or several processes train.
         """
         if not self.learner.net.training:
             raise ValueError("a wavefront trains: call train() first")
+        check_mode()
         self.update.bind(self.learner.parameters())
         wave = _Wave(parts(self.learner), self.update, loss)
         with torch.no_grad(), wave.bound():
             try:
                 for batch in batches:
-                    wave.push(batch)
+                    wave.push(*batch)
             finally:  # a minibatch that is refused, or cannot be read, does not stop those before it half way
                 wave.drain()
         return torch.stack(wave.losses) if wave.losses else torch.empty(0)
@@ -125,9 +127,8 @@ class _Wave:
         with self.stack.bound(), nullcontext() if self.counted is None else self.counted.bound():
             yield
 
-    def push(self, batch: Batch) -> None:
+    def push(self, x: Tensor, t: Tensor, ids: Tensor | None = None) -> None:
         """Let one more minibatch in, and move all others on by one layer."""
-        x, t, ids = batch
         given = Given(t, ids)
         if self.h is not None and self.h.shape[1] != x.shape[0]:
             self.drain()
