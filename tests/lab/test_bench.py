@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 
@@ -109,6 +110,30 @@ def test_what_was_measured_before_an_interruption_is_kept(monkeypatch, capsys, t
     assert main(["bench", "--shapes", "S1,S2", "--optimizers", "sgd", "--out", str(tmp_path)]) == 130
     assert f"{tmp_path / 'bench.json'} holds the shapes that were done" in capsys.readouterr().err
     assert list(json.loads((tmp_path / "bench.json").read_text())["speed"]) == ["S1"]
+
+
+def test_an_interruption_before_the_first_shape_promises_no_file(monkeypatch, capsys, tmp_path):
+    def of_shape(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verb, "of_shape", of_shape)
+    assert main(["bench", "--shapes", "S1", "--out", str(tmp_path)]) == 130
+    assert f"nothing was measured yet, and nothing written to {tmp_path}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("how", ["interrupted", "unread"])
+def test_the_process_that_measures_memory_ends_without_a_trace(how):
+    order = json.dumps({"jobs": [["backprop", 2]] * 9, "width": 8, "batch": 4, "device": "cpu"})
+    command = [sys.executable, "-m", "skipback.lab.bench.memory", order]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert float(child.stdout.readline()) >= 0  # it works
+        if how == "unread":
+            child.stdout.close()
+        else:
+            child.send_signal(signal.SIGINT)
+        assert child.stderr.read() == ""
+        assert child.wait() == -(signal.SIGINT if how == "interrupted" else signal.SIGPIPE)
 
 
 def test_help_fits_one_screen(capsys):

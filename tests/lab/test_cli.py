@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from skipback import methods
-from skipback.lab import data, nets
+from skipback.lab import data, nets, session
 from skipback.lab.cli import main
 
 FAST = ["--epochs", "2", "--width", "16", "--depth", "1"]
@@ -142,6 +143,31 @@ def test_a_toml_recipe_is_read_and_flags_win(tmp_path, capsys):
     assert json.loads((tmp_path / "drtp-seed1" / "config.json").read_text())["lr"] == 1e-2
 
 
+def test_the_file_of_config_is_read_however_it_is_written(tmp_path, capsys):
+    recipe = tmp_path / "run.toml"
+    recipe.write_text('method = "bp"\nwidth = 16\nepochs = 1\n')
+    code, out, _ = run(capsys, "train", "--config=nowhere.toml", f"--config={recipe}", "--json", "--out", tmp_path)
+    assert code == 0
+    assert [json.loads(out)[key] for key in ("method", "epochs")] == ["bp", 1]
+
+
+def test_compare_takes_each_method_once_and_all_of_them(tmp_path, capsys, monkeypatch):
+    _, out, _ = run(
+        capsys, "compare", "--methods", "bp, dfa,bp", "--seeds", "1", *FAST, "--json", "--out", tmp_path / "a"
+    )
+    assert [json.loads(line)["method"] for line in out.splitlines()] == ["bp", "dfa"]
+    found = []
+    monkeypatch.setattr(session.Session, "train", lambda self, runs: found.extend(runs))
+    monkeypatch.setattr(session.Session, "report", lambda *_, **__: None)
+    run(capsys, "compare", "--methods", "all", "--seeds", "1", "--out", tmp_path / "b")
+    assert [one.method for one in found] == list(methods.TABLE)
+
+
+def test_a_net_that_a_method_refuses_in_training_is_one_line(tmp_path, capsys):
+    message = refused(capsys, "train", "--method", "ifa", "--batch-norm", *FAST, "--out", tmp_path)
+    assert "method 'ifa': module '2' is a batch norm" in message
+
+
 def test_every_method_net_loss_and_optimizer_trains(tmp_path, capsys, data_root):
     for k, (method, loss, optimizer) in enumerate(
         [("bp", "ce", "sgd"), ("dfa", "mse", "rmsprop"), ("sdfa", "bce", "adam"), ("drtp", "ce", "sgd")]
@@ -187,8 +213,11 @@ def test_every_signal_trains(tmp_path, capsys, signal, published):
         (["train", "digits", "--lr", "-1"], "--lr: must be greater than 0, got -1.0"),
         (["train", "digits", "--lr", "nan"], "--lr: must be a finite number, got nan"),
         (["train", "digits", "--width", "0"], "--width: must be greater than or equal to 1, got 0"),
-        (["train", "digits", "--epochs", "many"], "--epochs"),
-        (["train", "digits", "--batchsize", "3"], "--batchsize"),
+        (["train", "digits", "--epochs", "many"], "--epochs: must be a whole number, got 'many'"),
+        (["train", "digits", "--lr=much"], "--lr: must be a number, got 'much'"),
+        (["train", "digits", "--batchsize", "3"], "--batchsize, 3; did you mean --batch-size?"),
+        (["train", "digits", "--xyzzy"], "--xyzzy (see"),
+        (["train", "digits", "--config=nowhere.toml"], "nowhere.toml: No such file"),
         (["train", "digits", "--signal", "delayed_error"], "method 'dfa' has no choice of signal"),
         (["train", "digits", "--method", "bp", "--feedback", "ternary"], "method 'bp' has no choice of feedback"),
         (["train", "digits", "--net", "lenet"], "at least 12 x 12"),
@@ -206,6 +235,26 @@ def test_every_signal_trains(tmp_path, capsys, signal, published):
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, argv, expected):
     monkeypatch.chdir(tmp_path)
     assert expected in refused(capsys, *argv)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ("train --batchsize 3", "error: Unrecognized options: --batchsize, 3; did you mean --batch-size? (see"),
+        ("train --epochs x", "error: --epochs: must be a whole number, got 'x' (see skipback train --help)"),
+        ("list papers", ""),
+        ("list --json", ""),
+    ],
+)
+def test_any_terminal_can_show_what_is_said(encoding, argv, expected):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "skipback.lab.cli", *argv.split()]
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    said = done.stderr.decode(encoding)
+    assert said.startswith(expected)
+    assert said.count("\n") == done.returncode / 2  # one line, or none
+    assert "--json" not in argv or json.loads(done.stdout.decode(encoding))
 
 
 def test_cuda_asked_for_and_absent(tmp_path, monkeypatch, capsys):

@@ -135,6 +135,24 @@ def test_compile_reaches_the_step(digits, monkeypatch, method):
     assert len(compiled) == (2 if method == "dfa" else 1)
 
 
+def test_a_machine_without_a_compiler_says_so_before_it_trains(tmp_path, capsys, monkeypatch):
+    argv = ["train", "digits", *FAST, "--batch-norm", "--compile", "--out", tmp_path]
+
+    def compile(*_, **__):
+        raise RuntimeError("No working C++ compiler found\nand a long trace")
+
+    monkeypatch.setattr(torch, "compile", compile)
+    code, err = code_and_error(capsys, *argv)
+    assert code == 2
+    assert "--compile needs torch.compile, and that a C++ compiler" in err
+    assert "here it fails: No working C++ compiler found\n" in err
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(torch, "compile", lambda f, **_: f)
+    assert code_and_error(capsys, *argv)[0] == 0
+    monkeypatch.setattr(torch, "compile", compile)
+    assert code_and_error(capsys, *argv)[0] == 0  # a finished run needs none
+
+
 @pytest.mark.parametrize("option", [["--compile"], ["--precision", "bf16"]])
 @pytest.mark.parametrize("argv", [["train", "digits", "--together", "--seeds", "2"], ["audit", "--method", "dfa"]])
 def test_what_would_be_ignored_is_refused(capsys, argv, option):

@@ -148,6 +148,15 @@ def test_a_damaged_checkpoint_ends_with_one_line(tmp_path, capsys):
     assert "checkpoint.safetensors is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["config.json", "summary.json"])
+def test_a_file_that_is_no_object_ends_with_one_line(tmp_path, capsys, name):
+    argv = ["train", "--epochs", "1", "--width", "8", "--out", str(tmp_path)]
+    assert main(argv) == 0
+    (tmp_path / "dfa-seed1" / name).write_text("[]")
+    assert main(argv) == 2
+    assert f"{name}: expected a JSON object, found list" in capsys.readouterr().err
+
+
 def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
     path = tmp_path / "f"
     atomic_write(path, "old")

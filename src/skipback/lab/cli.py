@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import shlex
@@ -57,7 +58,7 @@ class Compare(Output, config.Settings):
         "digits", description="of `skipback list data`"
     )
     open: bool = Field(False, description="show the report in a browser")
-    methods: Names = Field("bp,dfa,f3,drtp,fdfa,dkp,shallow", description=f"of {', '.join(METHODS)}")
+    methods: Names = Field("bp,dfa,f3,drtp,fdfa,dkp,shallow", description=f"of {', '.join(METHODS)}, or all")
     seeds: int = Field(3, ge=1, description="runs of each method, with seeds 1 to N")
     depth: int | None = Field(2, ge=0, le=10_000, description="hidden layers")
     width: int | None = Field(128, ge=1, le=1_000_000, description="units per hidden layer")
@@ -125,7 +126,7 @@ def _train(argv: Sequence[str]) -> None:
 
 def _compare(argv: Sequence[str]) -> None:
     options = parse(Compare, "compare", argv)
-    methods = [choices.check("method", name.strip(), list(METHODS)) for name in options.methods.split(",")]
+    methods = _methods(options.methods)
     fields = options.model_dump(include=set(config.Settings.model_fields))
     runs = [
         config.Run(
@@ -151,6 +152,12 @@ def _compare(argv: Sequence[str]) -> None:
     session.report([session.out / run.name for run in runs], show=options.open)
 
 
+def _methods(text: str) -> list[str]:
+    """The methods of a list with commas, each once; of "all" every one."""
+    names = METHODS if text == "all" else dict.fromkeys(name.strip() for name in text.split(","))
+    return [choices.check("method", name, list(METHODS)) for name in names]
+
+
 def _own(fields: dict[str, Any], method: str) -> dict[str, Any]:
     """A comparison hands each method the choices that it has: bp has no feedback, and only f3 has a signal.
 
@@ -166,8 +173,7 @@ def _own(fields: dict[str, Any], method: str) -> dict[str, Any]:
 
 def _audit(argv: Sequence[str]) -> None:
     options = parse(Audit, "audit", argv)
-    names = list(METHODS) if options.methods == "all" else (options.methods or options.method).split(",")
-    methods = [choices.check("method", name.strip(), list(METHODS)) for name in names]
+    methods = _methods(options.methods) if options.methods else [options.method]
     fields = options.model_dump(include=set(config.Run.model_fields))
     from skipback.lab.audit import of_run
     from skipback.measure.words import LEGEND, table
@@ -193,7 +199,7 @@ def _report(argv: Sequence[str]) -> None:
 def _list(argv: Sequence[str]) -> None:
     options = parse(List, "list", argv)
     found = listing.tables(options.what)
-    print(json.dumps(found, indent=1, ensure_ascii=False) if options.as_json else listing.text(found).rstrip())
+    print(json.dumps(found, indent=1) if options.as_json else listing.text(found).rstrip())
 
 
 def _data(argv: Sequence[str]) -> None:
@@ -234,6 +240,8 @@ def _help() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot write is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     verb, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if verb in ("-h", "--help", "help"):
         print(_help())

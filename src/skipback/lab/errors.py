@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class LabError(ValueError):
     """Something that the user gave is wrong. The message says what, where, and what would be right."""
+
+
+@contextlib.contextmanager
+def about(what: str) -> Iterator[None]:
+    """Inside, what the engine refuses (a `ValueError`, worded for people) is bad input; the message says of what."""
+    try:
+        yield
+    except LabError:
+        raise
+    except ValueError as error:
+        raise LabError(f"{what}: {error}") from error
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:

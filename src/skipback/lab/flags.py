@@ -11,6 +11,8 @@ import dataclasses
 import io
 import sys
 from collections.abc import Sequence
+from itertools import dropwhile, pairwise, takewhile
+from operator import not_
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -36,7 +38,8 @@ def parse(model: type[Model], verb: str, argv: Sequence[str]) -> Model:
     fields = sorted(model.model_fields.items(), key=lambda item: item[0] not in FIRST)
     form = dataclasses.make_dataclass(model.__name__, [_flag(name, field) for name, field in fields])
     form.__doc__ = model.__doc__
-    default = form(**_file(model, argv)) if "--config" in argv[:-1] else None
+    path = _path(argv) if "config" in model.model_fields else None
+    default = form(**_file(model, path)) if path else None
     with _one_line(verb):
         filled: Any = tyro.cli(
             form, prog=f"skipback {verb}", args=argv, default=default, config=(tyro.conf.FlagCreatePairsOff,)
@@ -57,15 +60,36 @@ def _flag(name: str, field: FieldInfo) -> tuple[str, Any, Any]:
     return name, Annotated[field.annotation, argument, *field.metadata], default
 
 
-def _file(model: type[Model], argv: Sequence[str]) -> dict[str, Any]:
+def _path(argv: Sequence[str]) -> Path | None:
+    """The file of `--config FILE` or `--config=FILE`, the last of them as with every flag."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    found = [value for flag, value in pairwise(words) if flag == "--config"]
+    return Path(found[-1]) if found else None
+
+
+def _file(model: type[Model], path: Path) -> dict[str, Any]:
     """The settings of `--config`, judged now so that a complaint names the file. A run's own name may say too much."""
-    path = Path(argv[argv.index("--config") + 1])
     values = config.read(path)
     surplus = set(config.Run.model_fields) - set(model.model_fields)  # `compare` takes a run's settings, not its method
     try:
         return model.model_validate({k: v for k, v in values.items() if k not in surplus}).model_dump()
     except ValidationError as error:
         raise LabError(f"--config {path}: {config.explain(error)}") from None
+
+
+def _complaint(box: str) -> str:
+    """What tyro's box complains of: its lines between title and first rule, and of the rest the nearest flag.
+
+    Where the terminal has no characters for a box, a rule is made of hyphens, and there is one below the title.
+    """
+    title, *rest = [line.strip(" │╭╮╰╯─") for line in box.splitlines()] or [""]
+    lines = [line if line.strip("-") else "" for line in rest]
+    text = " ".join(takewhile(bool, dropwhile(not_, lines))).removeprefix("Error parsing ") or title
+    near = next((line.split()[0] for line in lines if line.startswith("--")), None)
+    if near and text.startswith("Unrecognized"):
+        return f"{text}; did you mean {near}?"
+    text = text.replace("invalid literal for int() with base 10:", "must be a whole number, got")
+    return text.replace("could not convert string to float:", "must be a number, got")
 
 
 @contextlib.contextmanager
@@ -78,9 +102,6 @@ def _one_line(verb: str) -> Any:
     except SystemExit as stop:
         if not stop.code:
             raise
-        lines = [line.strip(" │╭╮╰╯─") for line in said.getvalue().splitlines()]
-        body = lines[1 : lines.index("", 1)] if "" in lines[1:] else lines
-        text = " ".join(filter(None, body)).removeprefix("Error parsing ")
-        raise LabError(f"{text} (see skipback {verb} --help)") from None
+        raise LabError(f"{_complaint(said.getvalue())} (see skipback {verb} --help)") from None
     finally:
         sys.stderr.flush()

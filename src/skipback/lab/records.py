@@ -72,16 +72,19 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
 
     Raises:
-        LabError: it is missing, or not JSON.
+        LabError: it is missing, or no JSON object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LabError(f"cannot read {path}: {error}") from None
+    if not isinstance(value, dict):
+        raise LabError(f"cannot read {path}: expected a JSON object, found {type(value).__name__}")
+    return value
 
 
 class Folder:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from skipback.engine.guards import SkipbackWarning
 from skipback.lab import data, inputs
+from skipback.lab.bench.plain import check_compiler
 from skipback.lab.config import Run
 from skipback.lab.data.pipeline import Feeds
 from skipback.lab.machine import device
@@ -54,6 +55,8 @@ class Session:
             check_augmented(run)
         folders = [Folder(self.out / run.name) for run in runs]
         done = [folder.summary is not None for folder in folders]
+        if any(run.compile and not finished for run, finished in zip(runs, done, strict=True)):
+            check_compiler()
         with self._live(runs) as (bar, tasks), self._plain_warnings():
             shows = [partial(_show, bar, task) for task in tasks]
             summaries = (

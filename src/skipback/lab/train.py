@@ -10,6 +10,7 @@ from skipback.lab import checkpoint, machine
 from skipback.lab.config import Run, usual
 from skipback.lab.data import Dataset
 from skipback.lab.data.pipeline import Feeds
+from skipback.lab.errors import about
 from skipback.lab.records import Folder, to_json, to_jsonl
 from skipback.lab.trainer import Trainer
 from skipback.methods import TABLE as TITLES
@@ -51,7 +52,8 @@ def train(run: Run, data: Dataset | Feeds, folder: Folder, *, command: str, prog
 def _epochs(trainer: Trainer, folder: Folder, progress: Progress) -> None:
     saved = time.monotonic()
     for epoch in range(len(trainer.rows), trainer.run.epochs + 1):
-        loss = trainer.epoch() if epoch else None
+        with about(f"method {trainer.run.method!r}"):  # some refuse a net only when they see it train
+            loss = trainer.epoch() if epoch else None
         trainer.rows.append(trainer.row(epoch, loss))
         progress(trainer.rows[-1])
         if epoch == trainer.run.epochs or time.monotonic() - saved > SAVE_EVERY:

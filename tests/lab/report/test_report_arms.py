@@ -26,6 +26,17 @@ def test_arms_of_one_method_are_told_apart_by_what_differs(a_run):
     assert [arm.label for arm in section.arms] == ["dfa (lr 0.001)", "dfa (lr 0.01)", "bp"]
 
 
+def test_what_older_folders_lack_is_told_by_its_usual_value(a_run):
+    low = a_run("dfa", folder="low", precision="bf16", compile=True)
+    paths = [a_run("dfa"), a_run("dfa", folder="new", precision="auto", compile=True), low]
+    (section,) = grouped(paths)
+    assert [arm.label for arm in section.arms] == [
+        "dfa (compile false, precision auto)",
+        "dfa (compile, precision auto)",
+        "dfa (compile, bf16)",
+    ]
+
+
 def test_an_absent_key_equals_one_that_is_null(a_run):
     first, second = a_run("dfa", 1, new=None), a_run("dfa", 2)
     (section,) = grouped([first, second])

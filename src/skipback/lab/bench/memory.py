@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -125,7 +126,10 @@ def _said(call: Callable[[], float]) -> float | str:
 
 
 def main(order: str) -> None:
-    """Measure what an order says, and print it."""
+    """Measure what an order says, and print it. Ctrl-C, and nobody who reads, end this process without a word."""
+    for name in ("SIGINT", "SIGPIPE"):  # the second is of POSIX only
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     import torch._dynamo  # noqa: F401  # optimizers and checkpoints load it, and it takes a second
 
     what = json.loads(order)

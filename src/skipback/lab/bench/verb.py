@@ -44,12 +44,14 @@ def run(options: Bench, command: str) -> dict[str, Any]:
         plain.check_compiler()
     _check_folder(options.out)
     result = {"environment": environment(command, device)}
+    kept = f"nothing was measured yet, and nothing written to {options.out}"
     try:
         for found in measured(options, device):
             result |= found
             atomic_write(options.out / "bench.json", to_json(result))
+            kept = f"{options.out / 'bench.json'} holds the shapes that were done"
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{options.out / 'bench.json'} holds the shapes that were done") from None
+        raise KeyboardInterrupt(kept) from None
     atomic_write(options.out / "bench.png", figure.draw(result))
     return result
 

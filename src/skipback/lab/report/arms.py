@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from skipback.lab.report.metric import ACCURACY, MSE, Metric
-from skipback.lab.report.reading import Run
+from skipback.lab.report.reading import Run, held
 from skipback.lab.report.stats import Difference, difference
 
 BACKPROP = "bp"
@@ -145,7 +145,7 @@ def _arm(group: Mapping[int, Run], firsts: Sequence[Run]) -> Arm:
     method, summary, settings = runs[0].config.method, runs[0].summary, runs[0].settings
     assert summary is not None, "only finished runs are grouped"
     own = differing([other.settings for other in firsts if other.config.method == method])
-    extra = ", ".join(_mark(key, settings.get(key)) for key in own if key != "anchor")
+    extra = ", ".join(_mark(key, held(settings, key)) for key in own if key != "anchor")
     # said even where all arms have it: without its anchor this is another method
     name = method if settings.get("anchor") is None else f"{method} anchored every {shown(settings['anchor'])}"
     return Arm(
@@ -159,7 +159,7 @@ def _arm(group: Mapping[int, Run], firsts: Sequence[Run]) -> Arm:
 
 def _mark(key: str, value: object) -> str:
     """A setting in few words: text speaks for itself, and so does the name of what is on."""
-    return value if isinstance(value, str) else key if value is True else f"{key} {shown(value)}"
+    return value if isinstance(value, str) and value != "auto" else key if value is True else f"{key} {shown(value)}"
 
 
 def differing(records: Sequence[Mapping[str, object]]) -> list[str]:

@@ -18,7 +18,7 @@ from skipback.lab.report import words
 from skipback.lab.report.arms import BACKPROP, Arm, Section, differing, sections, shown
 from skipback.lab.report.looks import Look, looks
 from skipback.lab.report.metric import Metric, amounts
-from skipback.lab.report.reading import ReportError, Run, read_run
+from skipback.lab.report.reading import ReportError, Run, held, read_run
 from skipback.lab.report.stats import Difference, Estimate, estimate
 from skipback.lab.report.table import table
 
@@ -158,7 +158,7 @@ def _made(parts: Sequence[Section], runs: Sequence[Run], command: str | None) ->
     unlike = [key for key in differing(settings) if key != "method"]  # the arm's label says it
     alike: dict[tuple[str, ...], list[str]] = {}
     for arm in arms:
-        alike.setdefault(tuple(shown(arm.settings.get(key)) for key in unlike), []).append(arm.label)
+        alike.setdefault(tuple(shown(held(arm.settings, key)) for key in unlike), []).append(arm.label)
     return {
         "commands": list(dict.fromkeys(str(run.env["command"]) for run in runs if run.env.get("command"))),
         "report_command": command,

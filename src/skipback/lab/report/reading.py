@@ -26,6 +26,11 @@ LATER = (
 """Settings that older run folders lack, where they had their usual value."""
 
 
+def held(settings: Mapping[str, object], key: str) -> object:
+    """The value of a setting; of one of `LATER` that is left out, its usual value."""
+    return settings.get(key, usual()[key] if key in LATER else None)
+
+
 class ReportError(LabError):
     """A run folder is missing or damaged. The message names the file, the place in it, and the fix."""
 
@@ -97,9 +102,8 @@ class Run:
 
         Of the settings that older folders lack only what is unusual: nothing else tells old runs from new ones.
         """
-        plain = {key: value for key, value in usual().items() if key in LATER}
         held = self.config.model_dump(exclude={"seed"})
-        return {key: value for key, value in held.items() if key not in plain or value != plain[key]}
+        return {key: value for key, value in held.items() if key not in LATER or value != usual()[key]}
 
     @property
     def epochs_reached(self) -> int:
