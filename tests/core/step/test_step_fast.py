@@ -335,6 +335,18 @@ def test_a_group_without_a_product_of_its_own_does_not_take_the_rate_of_another(
     assert equal(one, other)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_momentum_that_is_set_later_is_not_left_out(inside):
+    one, other = twins(nets.mlp, sb.dfa(), X)
+    step, optimizer = update.sgd(0.1, inside=inside), torch.optim.SGD(other.parameters(), 0.1, fused=True)
+    step.bind(one.parameters())
+    for found in (step.optimizer, optimizer):
+        found.param_groups[0]["momentum"] = 0.9
+    by_step(one, step, DATA)
+    by_backward(other, optimizer, DATA)
+    assert equal(one, other)
+
+
 def test_a_gradient_of_another_type_is_laid_out_in_that_of_its_parameter():
     p, g = nn.Parameter(torch.randn(3, 4)), torch.randn(3, 4, dtype=torch.float64)
     assert update._laid_out(g, p).dtype == torch.float32
