@@ -507,3 +507,20 @@ def test_lazy_layers_are_run_once_first():
         before = copy.deepcopy(net.state_dict())
         by_step(learner, update.adam(), DATA)
     assert not any(torch.equal(p, before[key]) for key, p in net.state_dict().items())
+
+
+@pytest.mark.parametrize("inner", [nn.Identity, lambda: nn.BatchNorm1d(5)])
+def test_a_forward_that_is_set_later_is_called(inner):
+    """In a block by closed form, and in one by autograd."""
+    torch.manual_seed(0)
+    net, x, t = (
+        nn.Sequential(nn.Linear(6, 5), inner(), nn.Tanh(), nn.Linear(5, 3)),
+        torch.randn(8, 6),
+        torch.arange(8) % 3,
+    )
+    learner, update = sb.attach(net, sb.drtp(), example=x, show=None), sb.update.sgd(0.1)
+    learner.step(x, t, loss=F.cross_entropy, update=update)
+    calls = []
+    net[2].forward = lambda h: calls.append(h) or torch.sigmoid(h)
+    learner.step(x, t, loss=F.cross_entropy, update=update)
+    assert len(calls) >= 1

@@ -26,7 +26,7 @@ def loss_and_gradient(loss: Loss, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]
         y: the outputs (N, B, C).
         t: the targets (N, B, ...).
     """
-    if loss is F.cross_entropy and y.dim() == 3 and t.dim() == 2 and t.dtype == torch.int64:
+    if loss is F.cross_entropy and t.dim() == 2 and t.dtype == torch.int64:
         return _of_classes(y, t)
     leaf = y.detach().requires_grad_()
     with torch.enable_grad():

@@ -121,7 +121,7 @@ class Signature:
             [id(child) for children in self.children for child in children.values()],
             [id(p) for owned in self.owned for p in owned.values()],
             [*map(len, self.hooks)],
-            [m._compiled_call_impl is None for m in self.modules],
+            [m._compiled_call_impl is None and "forward" not in m.__dict__ for m in self.modules],
             [p.requires_grad for p in self.parameters],
             [bool(p._backward_hooks or p._post_accumulate_grad_hooks) for p in self.parameters],
         )

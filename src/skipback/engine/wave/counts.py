@@ -27,16 +27,14 @@ class Counted(FusedAdam):
         self.optimizer = update.optimizer
         self.states = [update.state(p) for p in parameters]
         self.steps = torch.stack([state["step"] for state in self.states])
-        self.of: list[int] = []
         self.whole: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
 
     def lists(self, parameters: Parameters | list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """See `FusedAdam`. Those of the tick before, where all layers were and are at work."""
+        """See `FusedAdam`. Those of the tick before, where all layers are at work: always in one order."""
         if len(parameters) < len(self.steps):
             return super().lists(parameters)
-        of = [*map(id, parameters)]
-        if of != self.of:
-            self.of, self.whole = of, super().lists(parameters)
+        if not self.whole[0]:
+            self.whole = super().lists(parameters)
         return self.whole
 
     @contextmanager
