@@ -178,12 +178,18 @@ class Learner(nn.Module):
             The loss, before the update.
 
         Raises:
+            TypeError: the update is an optimizer, or the loss returns no tensor.
             ValueError: the network is in eval mode, the update holds the optimizer of other parameters, or the
                 precision is not to be had here.
             RuntimeError: the method was taken off; inference mode is on; or, with several processes, another rank
                 failed, or an earlier step was broken off.
         """
         args, given = x if isinstance(x, tuple) else (x,), Given(t, ids, scale)
+        if not isinstance(update, Update):
+            raise TypeError(
+                f"update must be one of skipback.update, such as skipback.update.adam(), not {update!r}: of another "
+                "optimizer of torch, skipback.update.Update(lambda ps: torch.optim.Adagrad(ps))"
+            )
         if not self._handles:
             raise RuntimeError("step() trains by a method, which detach() has taken off: attach one again")
         if not self.net.training:

@@ -475,8 +475,8 @@ def test_inference_mode_is_refused(name):
 @pytest.mark.parametrize("name", ["drtp", "f3", "dfa"])
 @pytest.mark.parametrize("build", [nets.mlp, nets.Named])
 def test_a_column_of_classes(name, build):
-    """Targets (N, 1), of which the loss takes the column."""
-    data = [(x, t[:, None], ids) for x, t, ids in DATA]
+    """Targets (N, 1), of which the loss takes the column; N is C, so their number alone does not tell."""
+    data = [(x, t[:, None], ids) for x, t, ids in batches(n=C)]
     one, other = pair(name, build)
     by_step(one, update.adam(0.01), data)
     by_backward(other, adam(other), data)

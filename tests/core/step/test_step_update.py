@@ -332,3 +332,10 @@ def test_a_learner_and_its_update_are_copied_together(kind, copied):
     assert not equal(twin, learner)
     by_step(twin, again, DATA[2:])
     assert equal(twin, learner)
+
+
+@pytest.mark.parametrize("wrong", [lambda ps: torch.optim.Adam(ps), lambda ps: update.adam, lambda ps: None])
+def test_an_optimizer_in_the_place_of_an_update_is_refused_in_words(wrong):
+    learner, _ = twins(nets.mlp, sb.dfa(), DATA[0][0])
+    with pytest.raises(TypeError, match=r"skipback\.update\.adam"):
+        by_step(learner, wrong(learner.parameters()), DATA[:1])
