@@ -19,8 +19,6 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 Parameters = Sequence[nn.Parameter]
 Make = Callable[[Iterable[nn.Parameter]], Optimizer]
 Group = dict[str, Any]
-_EVERYWHERE = _global_optimizer_pre_hooks, _global_optimizer_post_hooks
-"""The hooks of all optimizers there are."""
 
 
 class Update:
@@ -127,7 +125,8 @@ class Update:
 def hooked(optimizer: Optimizer | None) -> bool:
     """Whether somebody waits for the optimizer's own `step`, which a kernel in its place would not tell them of."""
     assert optimizer is not None
-    return any((optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks, *_EVERYWHERE))
+    own = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    return bool(own or _global_optimizer_pre_hooks or _global_optimizer_post_hooks)
 
 
 def _laid_out(g: Tensor, p: Tensor) -> Tensor:
