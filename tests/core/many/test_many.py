@@ -522,7 +522,7 @@ def test_a_member_that_is_changed_is_refused(method, change):
     many.step(x, t, loss=F.cross_entropy, update=update, ids=ids)
     change(members[1])
     before = copy.deepcopy([one.state_dict() for one in members])
-    with pytest.raises(RuntimeError, match=r"member 1 has changed|moved or converted"):
+    with pytest.raises(RuntimeError, match=r"a member has changed|moved or converted"):
         many.step(last[0], last[1], loss=F.cross_entropy, update=update, ids=last[2])
     assert all(
         torch.equal(v, one.state_dict()[k]) for one, kept in zip(members, before, strict=True) for k, v in kept.items()

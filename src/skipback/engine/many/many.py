@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skipback.engine.learner import Learner
 from skipback.engine.many.groups import Group, grouped, own_states, settings, unbound
@@ -62,7 +62,7 @@ class Many:
         self.copies: dict[Update, list[Update]] = {}
         self.groups: list[Group] = []
         self.settings: object = None
-        self.signatures = [Signature(net) for net in self.nets]
+        self.signature = Signature(nn.ModuleList(self.nets))
 
     def __len__(self) -> int:
         return len(self.learners)
@@ -178,12 +178,11 @@ class Many:
                 )
         for stack in self._stacks():
             stack.check()
-        for n, signature in enumerate(self.signatures):
-            if not signature.holds():
-                raise RuntimeError(
-                    f"member {n} has changed since Many() was built: a layer or parameter was exchanged, frozen or "
-                    "hooked. Call unstack(), and build Many() again"
-                )
+        if not self.signature.holds():
+            raise RuntimeError(
+                "a member has changed since Many() was built: a layer or parameter was exchanged, frozen or hooked. "
+                "Call unstack(), and build Many() again"
+            )
 
 
 def _named(n: int, learner: Learner) -> list[Dense]:
