@@ -165,7 +165,8 @@ class Learner(nn.Module):
         Args:
             x: the input, or a tuple of inputs.
             t: the target, of the loss and of the signal.
-            loss: loss(output, target); the output is the first floating-point tensor that the network returns.
+            loss: loss(output, target); the output is the first floating-point tensor that the network returns, a leaf
+                here: a loss that writes over it needs a clone. What made x (an encoder in front) gets no gradient.
             update: what changes the weights, e.g. `skipback.update.adam()`. Pass the same one at every step.
             ids: for delayed signals.
             scale: what the loss is multiplied with.
