@@ -226,7 +226,7 @@ class Delayed(Signal):
 
 
 @dataclass(frozen=True)
-class _Wrapper(Signal):
+class Wrapper(Signal):
     """A signal made of another one: what it does not say otherwise is that of the inner signal."""
 
     signal: Signal
@@ -252,7 +252,7 @@ class _Wrapper(Signal):
 
 
 @dataclass(frozen=True)
-class Scaled(_Wrapper):
+class Scaled(Wrapper):
     """factor * signal, divided by the batch size N if `mean`: the sign and sum-or-mean quirks of a paper, as data."""
 
     factor: float = 1.0
@@ -265,7 +265,7 @@ class Scaled(_Wrapper):
 
 
 @dataclass(frozen=True)
-class Signed(_Wrapper):
+class Signed(Wrapper):
     """sign(signal): one bit per output (sDFA). A sign does not see what the loss is multiplied with."""
 
     scales: ClassVar[bool] = False
@@ -276,7 +276,7 @@ class Signed(_Wrapper):
 
 
 @dataclass(frozen=True)
-class Ternarised(_Wrapper):
+class Ternarised(Wrapper):
     """sign(s_c) where |s_c| exceeds `threshold` times the sample's largest entry, else 0: three levels, for optics.
 
     Such hardware is that of Launay et al. 2020, arXiv 2012.06373; the rule relative to the largest entry is ours, as it
@@ -297,7 +297,7 @@ class Ternarised(_Wrapper):
 
 
 @dataclass(frozen=True)
-class Masked(_Wrapper):
+class Masked(Wrapper):
     """t * signal: only the entry of the true class is sent (F3's "one-hot" variants). For classes only."""
 
     one_signed: ClassVar[bool] = True

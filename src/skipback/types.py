@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""loss(output, target), one number; the output is the first floating-point tensor that the network returns."""
 
 
 class Needs(enum.Flag):

@@ -54,18 +54,6 @@ class Update:
             ValueError: the optimizer does not hold one of them.
         """
         assert self.optimizer is not None
-        if len(self.optimizer.param_groups) == 1:
-            alone, laid = list[Tensor](), list[Tensor]()
-            for p, g in zip(parameters, gradients, strict=True):
-                if g is not None:
-                    alone.append(p)
-                    laid.append(_laid_out(g, p))
-            if alone:
-                group = self.group(alone[0])
-                for other in alone[1:]:
-                    self.group(other)  # an optimizer may hold some of a block's parameters, and not all
-                self._apply(group, alone, laid)
-            return
         by_group: dict[int, tuple[Group, list[Tensor], list[Tensor]]] = {}
         for p, g in zip(parameters, gradients, strict=True):
             if g is not None:
@@ -131,9 +119,7 @@ def hooked(optimizer: Optimizer | None) -> bool:
 
 def _laid_out(g: Tensor, p: Tensor) -> Tensor:
     """The gradient with the strides of its parameter, as `.grad` has: fused kernels read one as the other lies."""
-    if g.layout is not torch.strided or (g.dtype == p.dtype and (g.is_contiguous() and p.is_contiguous())):
-        return g
-    if g.dtype == p.dtype and g.stride() == p.stride():
+    if g.layout is not torch.strided or (g.dtype == p.dtype and g.stride() == p.stride()):
         return g
     return torch.empty_like(p, requires_grad=False).copy_(g)
 

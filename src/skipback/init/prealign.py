@@ -28,8 +28,9 @@ from skipback.engine.state import untouched
 from skipback.init.behind import SOLVED, form, observe, plan
 from skipback.init.solve import convolution, dense
 from skipback.measure.alignment import alignment
-from skipback.measure.aside import Loss, prepare
+from skipback.measure.aside import prepare
 from skipback.method import Direct
+from skipback.types import Loss
 
 ROUNDINGS = 100
 """Singular values of D below this many units of rounding, relative to the largest one, count as 0."""

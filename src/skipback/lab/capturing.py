@@ -9,9 +9,10 @@ from torch import Generator, Tensor
 
 import skipback
 from skipback.engine.capture.recorder import Recorder
-from skipback.engine.capture.steps import Captured, Loss
+from skipback.engine.capture.steps import Captured
 from skipback.engine.learner import Learner
 from skipback.lab.data.pipeline_rows import Feed, Resident
+from skipback.types import Loss
 from skipback.update import Update
 
 

@@ -9,40 +9,24 @@ import torch
 from torch import Tensor
 
 from skipback.lab.data.nodes import labelled
-from skipback.memory import Memory
 from skipback.method import Anchored, Direct, Method
-from skipback.signals import Signal
+from skipback.signals import Wrapper
 from skipback.types import Needs, Step
 
 
 @dataclass(frozen=True)
-class Labelled(Signal):
+class Labelled(Wrapper):
     """The signal of the labelled nodes, as though they were the whole batch; 0 for all others.
 
     A loss over the labelled nodes has no gradient at the outputs of the others. A signal that is made of targets (DRTP)
-    or of stored errors (F3) does not see that, and would teach every node; and its mean would be over all of them.
+    or of stored errors (F3) does not see that, and would teach every node; and its mean would be over all of them. A
+    memory has a row for every node.
     """
-
-    signal: Signal
 
     @property
     def needs(self) -> Needs:
         """Those of the inner signal, and the target, which says which nodes have a label."""
         return self.signal.needs | Needs.TARGET
-
-    @property
-    def one_signed(self) -> bool:
-        """That of the inner signal."""
-        return self.signal.one_signed
-
-    @property
-    def scales(self) -> bool:
-        """That of the inner signal."""
-        return self.signal.scales
-
-    def memory(self, outputs: int) -> Memory | None:
-        """That of the inner signal: a row for every node."""
-        return self.signal.memory(outputs)
 
     def __call__(self, step: Step) -> Tensor:
         """See `Signal`."""

@@ -13,9 +13,10 @@ from torch.autograd.graph import get_gradient_edge
 
 from skipback.engine.learner import Learner
 from skipback.engine.state import untouched
-from skipback.measure.aside import Loss, prepare
+from skipback.measure.aside import prepare
 from skipback.measure.null import rotation_band
 from skipback.method import Direct
+from skipback.types import Loss
 
 NORM_FLOOR = 1e-12
 """Below this norm per sample a direction is rounding noise, and its cosine means nothing."""

@@ -13,9 +13,7 @@ from skipback.blocks import Layout, find, first_tensor
 from skipback.engine.learner import Learner
 from skipback.engine.state import all_trainable, untouched
 from skipback.method import Exact
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""loss(output, target); the output is the first floating-point tensor that the network returns."""
+from skipback.types import Loss
 
 _INTERNAL = frozenset(vars(nn.Module()))
 

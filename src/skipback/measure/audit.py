@@ -36,8 +36,9 @@ from skipback.blocks import Layout
 from skipback.engine.guards import SkipbackWarning
 from skipback.engine.learner import Learner
 from skipback.engine.state import untouched
-from skipback.measure.aside import Loss, aside, gradients, layout_of, prepare, teach
+from skipback.measure.aside import aside, gradients, layout_of, prepare, teach
 from skipback.measure.interventions import exchanged, held, moved, recording, severed
+from skipback.types import Loss
 
 Gradients = dict[str, Tensor | None]
 

@@ -12,9 +12,9 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from skipback.engine.learner import Learner
 from skipback.engine.state import untouched
 from skipback.measure.alignment import NORM_FLOOR, Verdict, degrees
-from skipback.measure.aside import Loss, prepare
+from skipback.measure.aside import prepare
 from skipback.measure.rank import matrices
-from skipback.types import PortSpec
+from skipback.types import Loss, PortSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ from skipback.blocks import Cut, install
 from skipback.engine.learner import Learner
 from skipback.engine.state import untouched
 from skipback.measure.alignment import NORM_FLOOR, Verdict
-from skipback.measure.aside import Loss, layout_of, prepare
+from skipback.measure.aside import layout_of, prepare
+from skipback.types import Loss
 
 HEALTHY, EXPLODED = 25.0, 50.0
 

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from torch.utils.hooks import RemovableHandle
 
 from skipback.blocks import Cut, install, map_tensors, tensors
-from skipback.measure.aside import Loss
+from skipback.types import Loss
 
 Recorded = dict[str, list[list[tuple[Tensor, Tensor | None]]]]
 """By module, for each of its calls, the tensors that it returned, with their tangents in forward mode."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skipback.engine.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict, alignment
-from skipback.measure.aside import Loss
+from skipback.types import Loss
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from skipback.engine.learner import Learner
-from skipback.measure.aside import Loss, prepare
+from skipback.measure.aside import prepare
 from skipback.method import Direct
+from skipback.types import Loss
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,10 @@ from skipback.blocks import Cut, first_tensor, install, map_tensors
 from skipback.engine.learner import Learner
 from skipback.engine.state import untouched
 from skipback.measure.alignment import NORM_FLOOR, Verdict
-from skipback.measure.aside import Loss, layout_of, prepare
+from skipback.measure.aside import layout_of, prepare
 from skipback.measure.rank import participation
 from skipback.method import Direct
+from skipback.types import Loss
 
 
 @dataclass(frozen=True, kw_only=True)

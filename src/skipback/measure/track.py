@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from skipback.engine.learner import Learner
 from skipback.measure.alignment import alignment
-from skipback.measure.aside import Loss
+from skipback.types import Loss
 
 Measure = Callable[..., Sequence[Any]]
 """measure(learner, x, t, loss, ids=ids) -> records."""

@@ -14,8 +14,8 @@ import nets
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from nets import batch, difference, made
+from spawned import results_of
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from twins import cross_entropy
@@ -181,9 +181,7 @@ def worker(rank, folder):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each rank has left."""
-    folder = tmp_path_factory.mktemp("ddp")
-    mp.spawn(worker, (folder,), nprocs=RANKS)
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(RANKS)]
+    return results_of(worker, tmp_path_factory.mktemp("ddp"), RANKS)
 
 
 def buffers(build, state):

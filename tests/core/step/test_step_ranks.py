@@ -6,8 +6,8 @@ import nets
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from nets import C, batch, difference, made
+from spawned import results_of
 from torch import nn
 from twins import cross_entropy
 
@@ -103,9 +103,7 @@ def worker(rank, folder):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each rank has left."""
-    folder = tmp_path_factory.mktemp("step")
-    mp.spawn(worker, (folder,), nprocs=RANKS)
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(RANKS)]
+    return results_of(worker, tmp_path_factory.mktemp("step"), RANKS)
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from skipback.engine.capture.checks import check_data
 from skipback.engine.capture.recorder import CudaGraphs, Recorder
-from skipback.engine.capture.steps import Captured, Loss, Transform
+from skipback.engine.capture.steps import Captured, Transform
 from skipback.engine.learner import Learner
+from skipback.types import Loss
 from skipback.update import Update
 
 

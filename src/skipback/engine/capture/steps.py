@@ -21,9 +21,9 @@ from skipback.engine.capture.guard import Guard
 from skipback.engine.capture.recorder import Call, Recorder
 from skipback.engine.learner import Learner
 from skipback.method import Exact
+from skipback.types import Loss
 from skipback.update import Update
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 Transform = Callable[[Tensor], Tensor]
 
 WARM_UP = 3

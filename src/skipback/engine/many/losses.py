@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import FunctionType
 
 import torch
@@ -10,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipback.engine.step.errors import checked
+from skipback.types import Loss
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 aten = torch.ops.aten
 
 IGNORED = -100

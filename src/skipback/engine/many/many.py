@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from skipback.engine.learner import Learner
 from skipback.engine.many.groups import Group, grouped, own_states, settings, unbound
 from skipback.engine.many.layers import Layer, Stack
-from skipback.engine.many.losses import Loss, loss_and_gradient
+from skipback.engine.many.losses import loss_and_gradient
 from skipback.engine.many.members import check_alike, dense_rules
 from skipback.engine.many.teacher import Teacher
 from skipback.engine.step.chain import Signature
@@ -22,6 +22,7 @@ from skipback.engine.step.checks import check_mode
 from skipback.engine.step.ranks import world
 from skipback.engine.step.rules import Dense
 from skipback.method import Direct, HeadOnly
+from skipback.types import Loss
 from skipback.update import Update
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,9 +23,8 @@ from skipback.engine.stages.fit import fitting
 from skipback.engine.stages.line import Line
 from skipback.engine.star import Given, Star
 from skipback.engine.step.rules import Rule
+from skipback.types import Loss
 from skipback.update import Update
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Turn(NamedTuple):

@@ -50,7 +50,7 @@ def modules_of(rule: Rule) -> list[nn.Module]:
 
 
 def _rules(chain: Chain) -> list[Rule]:
-    return [*(rule for _, rule in chain.hidden), chain.head]
+    return chain.rules
 
 
 def overwrite(tensor: Tensor, owner: int, line: Line, device: torch.device) -> None:

@@ -10,11 +10,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from skipback.engine.learner import Learner
-from skipback.engine.stages.epoch import Epoch, Loss
+from skipback.engine.stages.epoch import Epoch
 from skipback.engine.stages.fit import fitting, sizes_of
 from skipback.engine.stages.gather import gather, overwrite, parameters_of
 from skipback.engine.stages.line import Line
 from skipback.engine.step.checks import check_mode
+from skipback.types import Loss
 from skipback.update import Update
 
 

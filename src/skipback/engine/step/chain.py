@@ -11,7 +11,7 @@ from torch import nn
 
 from skipback.blocks import Layout
 from skipback.engine.step.checks import opaque
-from skipback.engine.step.rules import Rule, rule
+from skipback.engine.step.rules import Dense, Rule, rule
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,16 @@ class Chain:
     hidden: list[tuple[str, Rule]]
     head: Rule
     forms: dict[tuple[bool, bool, bool], tuple[Any, Chain]] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def rules(self) -> list[Rule]:
+        """Those of all blocks."""
+        return [*(rule for _, rule in self.hidden), self.head]
+
+    @property
+    def dense(self) -> bool:
+        """Whether all blocks have the plain closed form."""
+        return all(type(rule) is Dense for rule in self.rules)
 
 
 def chain(net: nn.Module, layout: Layout) -> Chain | None:

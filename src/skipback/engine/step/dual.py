@@ -20,11 +20,7 @@ from skipback.engine.stream import Stream
 
 def dense(chain: Chain) -> bool:
     """Whether all blocks have the closed form, and there is one to teach."""
-    return (
-        bool(chain.hidden)
-        and all(isinstance(rule, Dense) for _, rule in chain.hidden)
-        and isinstance(chain.head, Dense)
-    )
+    return bool(chain.hidden) and chain.dense
 
 
 def run_dual(chain: Chain, x: Tensor, stream: Stream, tangents: int) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:

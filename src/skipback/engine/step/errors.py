@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+from skipback.types import Loss
+
 aten = torch.ops.aten
 _MEAN = 1
 _NO_CLASS = -100
@@ -31,17 +32,22 @@ def error(loss: Loss, y: Tensor, t: Tensor, scale: float | Tensor) -> tuple[Tens
         t: the target.
         scale: what the loss is multiplied with.
     """
-    plain = isinstance(scale, float) and scale == 1 and isinstance(loss, FunctionType)  # other calls may have no hash
+    plain = unscaled(scale) and isinstance(loss, FunctionType)  # other calls may have no hash
     closed = CLOSED.get(loss) if plain and y.dtype in _FULL else None
     found = None if closed is None or y.shape[:1] != t.shape[:1] else closed(y, t)
     return _by_autograd(loss, y, t, scale) if found is None else found
+
+
+def unscaled(scale: float | Tensor) -> bool:
+    """Whether it is a plain 1: a product with it takes as long as a small block's."""
+    return isinstance(scale, float) and scale == 1
 
 
 def _by_autograd(loss: Loss, y: Tensor, t: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
     leaf = y.detach().requires_grad_()
     with torch.enable_grad():
         value = checked(loss(leaf, t))
-        scaled = value if isinstance(scale, float) and scale == 1 else value * scale
+        scaled = value if unscaled(scale) else value * scale
     cast = torch.is_autocast_enabled(y.device.type)  # `backward` is called outside of it
     with torch.autocast(y.device.type, enabled=False) if cast else contextlib.nullcontext():
         (e,) = torch.autograd.grad(scaled, leaf)

@@ -39,6 +39,5 @@ def formed(chain: Chain, *, cast: bool, compiler: Compiler | None, kernel: bool 
 def drop(chain: Chain) -> None:
     """Let all forms go of what a step that failed has kept."""
     for one in (chain, *(form for _, form in chain.forms.values())):
-        for _, rule in one.hidden:
+        for rule in one.rules:
             rule.drop()
-        one.head.drop()

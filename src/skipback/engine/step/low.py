@@ -9,55 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from skipback.engine.step.rules import Dense, Rule
-from skipback.update import Update
+from skipback.engine.step.rules import Dense
 
 
-class Low(Rule):
-    """Linear and one activation. Runs inside `torch.autocast`, and is taught outside of it.
+class Low(Dense):
+    """Linear and one activation. Runs inside `torch.autocast`, which chooses the type, and is taught outside of it.
 
     Args:
         dense: the block.
     """
 
     def __init__(self, dense: Dense) -> None:
-        self.linear, self.module, self.flatten = dense.linear, dense.module, dense.flatten
-        self.activation, self.parameters = dense.activation, dense.parameters
-        self.kept: tuple[Tensor, Tensor] | None = None
+        super().__init__(dense.linear, dense.module, flatten=dense.flatten)
 
-    def run(self, h: Tensor) -> Tensor:
-        """See `Rule`."""
-        h = h.flatten(1) if self.flatten else h
-        a = F.linear(h, self.linear.weight, self.linear.bias)  # autocast chooses the type
-        y = self.activation.f(self.module, a)
-        self.kept = h.to(a.dtype), a if self.activation.keeps else y
-        return y
+    def activate(self, h: Tensor, a: Tensor) -> Tensor:
+        """See `Dense`."""
+        return super().activate(h.to(a.dtype), a)
 
     def pull(self, g: Tensor, *, own: bool = False) -> Sequence[Tensor | None]:
         """See `Rule`."""
-        return [d.to(p.dtype) for d, p in zip(self._low(g, own=own), self.parameters, strict=True)]
+        low = super().pull(g, own=own)
+        return [None if d is None else d.to(p.dtype) for d, p in zip(low, self.parameters, strict=True)]
 
-    def learn(self, g: Tensor, update: Update, *, own: bool = False) -> None:
-        """See `Rule`. Where a step is W - rate * dW, dW becomes float32 on the way."""
-        rates = [update.inside_product(p) for p in self.parameters]
-        if None in rates:
-            super().learn(g, update, own=own)
-            return
-        for p, d, rate in zip(self.parameters, self._low(g, own=own), rates, strict=True):
-            p.sub_(d, alpha=rate)
-
-    def _low(self, g: Tensor, *, own: bool) -> list[Tensor]:
-        """The gradients as they leave the products."""
-        assert self.kept is not None
-        h, kept = self.kept
-        self.drop()
-        delta = self.activation.slope(self.module, g, kept, own=own)
-        dW = delta.t() @ h
-        return [dW] if self.linear.bias is None else [dW, delta.sum(0)]
-
-    def drop(self) -> None:
-        """See `Rule`."""
-        self.kept = None
+    def descend(self, delta: Tensor, h: Tensor, rate: float) -> None:
+        """See `Dense`. The product becomes float32 on the way to the weights."""
+        self.weight.sub_(self.weight_gradient(delta, h), alpha=rate)

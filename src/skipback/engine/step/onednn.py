@@ -26,10 +26,8 @@ FUSED: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", nn.
 
 def takes(chain: Chain, x: Tensor) -> bool:
     """Whether these blocks can all go by the kernel, and the setting asks for it."""
-    if precision.product() != "bf16" or x.device.type != "cpu" or x.dtype is not torch.float32 or not _exact():
-        return False
-    rules = [*(rule for _, rule in chain.hidden), chain.head]
-    return all(type(rule) is Dense for rule in rules)
+    asked = precision.product() == "bf16" and x.device.type == "cpu" and x.dtype is torch.float32
+    return asked and _exact() and chain.dense
 
 
 @functools.cache

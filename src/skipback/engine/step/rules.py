@@ -212,7 +212,7 @@ class Dense(Rule):
         """See `Rule`."""
         rates = [rate for p in self.parameters if (rate := update.inside_product(p)) is not None]
         if len(rates) < len(self.parameters):
-            update.apply(self.parameters, self.pull(g, own=own))
+            super().learn(g, update, own=own)
             return
         h, delta = self._delta(g, own=own)
         self.descend(delta, h, rates[0])

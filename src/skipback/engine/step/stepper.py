@@ -23,11 +23,12 @@ from skipback.engine.step.chain import Chain, Signature, chain
 from skipback.engine.step.checks import check_kept, check_taught, once, opaque
 from skipback.engine.step.compiled import Compiler
 from skipback.engine.step.dual import dense, run_dual
-from skipback.engine.step.errors import Loss, error
+from skipback.engine.step.errors import error, unscaled
 from skipback.engine.step.forms import drop, formed
 from skipback.engine.step.ranks import Ranks, world
 from skipback.engine.step.rules import Attached, Ran, Rule
 from skipback.feedback import Matrix
+from skipback.types import Loss
 from skipback.update import Update
 
 _NOTHING, _APART = contextlib.nullcontext(), onednn.Apart()
@@ -58,9 +59,8 @@ class Stepper:
     def fits(self, args: tuple[Any, ...]) -> bool:
         """Whether this network can be changed block by block, as it is now. May run it once, leaving no trace."""
         if self.signature is None or not self.signature.holds():
-            closed = opaque(self.net)
-            self.chain = None if closed else chain(self.net, self.layout)
-            self.whole = self.chain is None and (closed or not self._once(args))
+            self.chain = chain(self.net, self.layout)
+            self.whole = self.chain is None and (opaque(self.net) or not self._once(args))
             *hidden, head = [tuple(p for p in s.parameters if p.requires_grad) for s in self.layout.segments]
             self.parameters = dict(zip(self.index, hidden, strict=True))
             self.head = head
@@ -222,8 +222,7 @@ class _Run:
 
     def _close(self, y: Tensor, head: Rule, t: Tensor, loss: Loss) -> Tensor:
         """The loss, the head's exact gradient, and the blocks that waited for it."""
-        scale = self.given.scale
-        value, e = error(loss, y, t, scale)
+        value, e = error(loss, y, t, self.given.scale)
         if self.star is not None:
             self.star.remember(y, self.given, self.target)
         with self._backward():
@@ -247,9 +246,8 @@ class _Run:
 
     def _scaled(self, signal: Tensor) -> Tensor:
         assert self.star is not None
-        scale = self.given.scale
-        plain = isinstance(scale, float) and scale == 1  # a product with 1 takes as long as a small block's
-        return signal if plain or self.star.method.signal.scales else signal * scale
+        plain = unscaled(self.given.scale) or self.star.method.signal.scales
+        return signal if plain else signal * self.given.scale
 
     def _teach(self, block: str, rule: Rule, y: Tensor, signal: Tensor) -> None:
         star, scale = self.star, self.given.scale

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from skipback.blocks import first_tensor
 from skipback.engine.star import Given
 from skipback.engine.step.compiled import Compiler
-from skipback.engine.step.errors import Loss, checked
+from skipback.engine.step.errors import checked
 from skipback.engine.step.ranks import world
+from skipback.types import Loss
 from skipback.update import Update
 
 

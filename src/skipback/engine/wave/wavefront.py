@@ -21,13 +21,14 @@ from torch import Tensor
 from skipback.engine.learner import Learner
 from skipback.engine.star import Given
 from skipback.engine.step.checks import check_mode
-from skipback.engine.step.errors import Loss, error
+from skipback.engine.step.errors import error
 from skipback.engine.wave.counts import counted
 from skipback.engine.wave.gathered import Gathered
 from skipback.engine.wave.parts import Parts, check_cast, parts
 from skipback.engine.wave.stack import Stack
 from skipback.engine.wave.visits import Visits
 from skipback.feedback import projected
+from skipback.types import Loss
 from skipback.update import Update
 
 Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]
