@@ -18,7 +18,7 @@ from skipback.update import Update
 
 def parameters_of(chain: Chain) -> list[list[nn.Parameter]]:
     """The parameters of each block, the head last."""
-    return [[p for m in modules_of(rule) for p in m.parameters()] for rule in _rules(chain)]
+    return [[p for m in modules_of(rule) for p in m.parameters()] for rule in chain.rules]
 
 
 def gather(chain: Chain, sizes: Sequence[int], update: Update | None, line: Line) -> None:
@@ -30,7 +30,7 @@ def gather(chain: Chain, sizes: Sequence[int], update: Update | None, line: Line
         update: whose optimizer state is gathered too.
         line: the ranks.
     """
-    rules, ends = _rules(chain), list(itertools.accumulate(sizes))
+    rules, ends = chain.rules, list(itertools.accumulate(sizes))
     for owner, (size, end) in enumerate(zip(sizes, ends, strict=True)):
         modules = [m for rule in rules[end - size : end] for m in modules_of(rule)]
         for module in modules:
@@ -47,10 +47,6 @@ def modules_of(rule: Rule) -> list[nn.Module]:
         return [rule.linear, rule.module]
     assert isinstance(rule, Graph)
     return rule.modules
-
-
-def _rules(chain: Chain) -> list[Rule]:
-    return chain.rules
 
 
 def overwrite(tensor: Tensor, owner: int, line: Line, device: torch.device) -> None:

@@ -35,7 +35,7 @@ class Bench(BaseModel):
     )
     depths: Names = Field("4,16,64,256", description="hidden layers at which memory is measured, or none")
     device: str = Field("auto", description=f"of {', '.join(choices.DEVICES)}")
-    compile: bool = Field(False, description="also backprop by torch.compile, a minute or more for each shape")
+    compile: bool = Field(False, description="also torch.compile, where it takes hold: a minute or more for each shape")
     quick: bool = Field(False, description="a look in a minute: S1 and S2, dfa and f3, depths 4 and 16, no energy")
     out: Path = Field(Path("bench"), description="folder for bench.json and bench.png")
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = Field(
