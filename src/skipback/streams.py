@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from skipback.engine.step.ranks import rank
+from skipback.distributed import rank
 
 
 def seeded(*parts: object, device: torch.device | str = "cpu") -> Generator:

@@ -1,0 +1,376 @@
+"""The direct route: the feedback and memory of a direct method on one network, and how it connects an output to ports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from skipback.core.advice import advise_error, advise_targets, check_port, no_context, refuse_untaught
+from skipback.core.blocks import Met, Pass, Path
+from skipback.core.broadcast import Columns, Plan, broadcast, teaching
+from skipback.core.feedback import Feedback, FeedbackTensors, ForwardPasses, Sees
+from skipback.core.method import Direct
+from skipback.core.outputs import Outputs, column_spans, joined_shape
+from skipback.core.records import (
+    NO_CONTEXT,
+    BatchContext,
+    Needs,
+    PortSpec,
+    SignalInputs,
+    as_matrix,
+    matrix_of,
+    taught_rows,
+)
+from skipback.core.route import Call, CutRoute, Site, ports_of
+from skipback.core.rows import output_rows, row_width
+from skipback.core.specs import spec_of, specs
+from skipback.memory import Memory
+from skipback.streams import Stream, seeded
+
+
+class DirectRoute(CutRoute, runs=(Direct,)):
+    """Feedback and memory of a direct method on one network.
+
+    Attributes:
+        ports: by block, what its feedback must fit.
+        memory: the per-sample memory of a delayed signal.
+        stream: of the random directions of forward mode.
+        shape: of the output, of several outputs joined.
+    """
+
+    memory: Memory | None
+    stream: Stream | None
+
+    def __init__(self, method: Direct, site: Site) -> None:
+        super().__init__(method, site)
+        self.direct, self.seed, self.like = method, site.seed, (next(site.net.parameters()),)
+        needs, sees = method.signal.needs, method.feedback.sees
+        # asked at every step, and a flag takes as long to ask as a small product
+        self.early_known, self.by_ids, self.by_target = needs.early, Needs.IDS in needs, Needs.TARGET in needs
+        self.by_gradient, self.by_activity = Needs.GRADIENT in needs, Sees.ACTIVITY in sees
+        self.looks_ahead = bool(sees & (Sees.JACOBIAN | Sees.RELAY))
+        self.homogeneous = is_homogeneous(method.feedback)
+        self.targets_seen = self.error_seen = False
+        shapes = list(site.layout.outputs.values())
+        if len(shapes) > 1 and self.by_target:
+            raise ValueError(ONE_OUTPUT.format(count=len(shapes), names=", ".join(map(repr, site.layout.outputs))))
+        self.shape, self.dtype = joined_shape(shapes), self.like[0].dtype
+        self.ports: dict[str, PortSpec] = {}
+        self.names: dict[str, list[str]] = {}
+        self.plans: dict[Any, Plan] = {}
+        found = specs(site.net, site.layout, self.shape, method.feedback, site.look)
+        self._fill(found, method.feedback.init(found, seeded("direct feedback", site.seed)))
+        self.stream = Stream(site.seed) if Sees.JACOBIAN in sees else None
+        self.memory = method.signal.memory(torch.Size(self.shape[1:]).numel())
+        if self.memory is not None:
+            self.memory.to(self.like[0].device)
+
+    # -------------------------------------------------------------------------------------------- the feedback
+
+    def _fill(self, found: Sequence[PortSpec], filled: Sequence[FeedbackTensors]) -> None:
+        """Register the tensors of these ports' feedback, each once."""
+        known: dict[int, str] = {}
+        for k, (spec, parts) in enumerate(zip(found, filled, strict=True), len(self.ports)):
+            self.ports[spec.name] = replace(spec, reader=None)
+            for i, part in enumerate(parts):
+                if id(part) not in known:
+                    known[id(part)] = f"feedback_{k}_{i}" if i else f"feedback_{k}"
+                    self._register(known[id(part)], part)
+            self.names[spec.name] = [known[id(part)] for part in parts]
+        self.blocks = tuple(self.ports)
+
+    def _register(self, name: str, part: Tensor) -> None:
+        if self.direct.feedback.learns:
+            self.register_parameter(name, nn.Parameter(part))
+        else:
+            self.register_buffer(name, part)
+
+    @property
+    def _held(self) -> dict[str, Any]:
+        held: Any = self._parameters if self.direct.feedback.learns else self._buffers  # getattr takes twice as long
+        return held
+
+    def parts_of(self, block: str) -> FeedbackTensors:
+        """The tensors of one block's feedback."""
+        held = self._held
+        return tuple([held[name] for name in self.names[block]])
+
+    @property
+    def parts(self) -> dict[str, FeedbackTensors]:
+        """The tensors of each block's feedback."""
+        return {block: self.parts_of(block) for block in self.names}
+
+    @property
+    @override
+    def feedback(self) -> dict[str, Tensor]:
+        matrix = self.direct.feedback.matrix
+        return {block: matrix(self.ports[block], parts) for block, parts in self.parts.items() if parts}
+
+    @override
+    def describe(self, block: str) -> str:
+        spec = self.ports[block]
+        return " x ".join(map(str, (spec.outputs, *spec.shape))) if self.names[block] else "relayed"
+
+    def follow(self, device: torch.device) -> None:
+        """Move the feedback along if the network was moved without its learner."""
+        for name, part in self._held.items():
+            if part.device == device:
+                continue
+            if isinstance(part, nn.Parameter):
+                part.data = part.data.to(device)  # in place: an optimizer holds it
+            else:
+                self._buffers[name] = part.to(device)
+
+    @property
+    @override
+    def direct_route(self) -> DirectRoute:
+        return self
+
+    # -------------------------------------------------------------------------------------------------- a pass
+
+    @override
+    def run(self, call: Call, context: BatchContext) -> Any:
+        ahead = self.open(call, context)
+        output, run = self.cut(call)
+        return self.connect(output, run, context, ahead)
+
+    def open(self, call: Call, context: BatchContext) -> Mapping[str, Tensor]:
+        """Before the network runs: check the memory's samples, run what the feedback sees in forward mode."""
+        if self.memory is not None and context.ids is not None:
+            self.memory.check_inputs((call.args, call.kwargs), context.ids)
+        return self.forward_mode(call) if self.looks_ahead else {}
+
+    def forward_mode(self, call: Call) -> Mapping[str, Tensor]:
+        """What the feedback sees that needs forward-mode passes of its own, by block."""
+        passes = ForwardPasses(
+            net=self.net,
+            cuts=self.layout.cuts,
+            outputs=tuple(self.layout.outputs),
+            forward=call.forward,
+            args=call.args,
+            kwargs=call.kwargs,
+            ports=self.ports,
+            parts=self.parts,
+            stream=self.stream,
+        )
+        return self.direct.feedback.forward_mode(passes)
+
+    @override
+    def connect(
+        self, output: Any, run: Pass, context: BatchContext, ahead: Mapping[str, Tensor] | None = None
+    ) -> Any:
+        path = self.path(output, run)
+        if type(output) is Tensor and not any([met.flow is output for met in run.met]):  # noqa: C419
+            return self._connected(output, run, path, context, ahead)
+        outputs = Outputs(output, self.layout, run.met)
+        return outputs.connected(self._connected(outputs.y, run, path, context, ahead))
+
+    def _connected(
+        self, y: Tensor, run: Pass, path: Path, context: BatchContext, ahead: Mapping[str, Tensor] | None
+    ) -> Tensor:
+        met = ports_of(run, path)
+        if not met:  # all hidden blocks are frozen
+            self.remember(y, context)
+            return y
+        self.follow(y.device)
+        plan = self.plans.get(path) or self._planned(path, met)
+        for spec, (_, one) in zip(plan.ports, met, strict=True):
+            check_port(spec, one.tensor, one.version, y)
+        known, target = self._known(y, met[0][1].tensor, context)
+        held = self._held
+        return broadcast(
+            plan,
+            y,
+            known=known,
+            target=target,
+            context=context,
+            ports=[one.tensor for _, one in met],
+            parts=[held[name] for name in plan.names],
+            ahead=[ahead[block] for block, _ in met] if ahead else (),
+            first=None if self.error_seen or torch.compiler.is_compiling() else self.look,
+        )
+
+    def look(self, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
+        """Look at the first error that arrives."""
+        if not self.error_seen:
+            self.error_seen = True
+            advise_error(self.direct, y, e, context, node)
+
+    def _planned(self, path: Path, met: Sequence[tuple[str, Met]]) -> Plan:
+        for block, one in met:
+            if block not in self.ports:
+                self._add(block, one.tensor)
+        leads = [lead for block, lead in zip(path.blocks, path.leads, strict=True) if block is not None]
+        plan = self.plans[path] = self.plan([block for block, _ in met], leads)
+        return plan
+
+    def plan(self, blocks: Sequence[str], leads: Sequence[frozenset[str] | None]) -> Plan:
+        """What the broadcast must know of a pass that met these ports, each of which leads to these outputs."""
+        order = list(dict.fromkeys(name for block in blocks for name in self.names[block]))
+        return Plan(
+            method=self.direct,
+            ports=tuple(self.ports[block] for block in blocks),
+            names=tuple(order),
+            indices=tuple(tuple(order.index(name) for name in self.names[block]) for block in blocks),
+            columns=tuple(self._columns(lead) for lead in leads),
+            homogeneous=self.homogeneous,
+        )
+
+    def whole_plan(self) -> Plan:
+        """The plan of a pass that meets each port once."""
+        if self.blocks not in self.plans:
+            lead = dict(zip(self.layout.first.blocks, self.layout.first.leads, strict=True))
+            self.plans[self.blocks] = self.plan(self.blocks, [lead.get(block) for block in self.blocks])
+        return self.plans[self.blocks]
+
+    def _columns(self, lead: frozenset[str] | None) -> Columns | None:
+        """The columns of the signal that teach a port which leads to these outputs; `None` for all of them.
+
+        Outputs of one head share their columns, so that a block which is called once for each is taught alike.
+        """
+        groups = self.layout.groups
+        if lead is None or (len(lead) == len(self.layout.outputs) and len(groups) == len(lead)):
+            return None
+        span = dict(zip(self.layout.outputs, column_spans(list(self.layout.outputs.values())), strict=True))
+        return tuple(
+            tuple(span[name] for name in group if name in lead) or ((-1, span[group[0]][1] - span[group[0]][0]),)
+            for group in groups
+        )
+
+    def _add(self, block: str, port: Tensor) -> None:
+        """Draw the feedback of a block that the pass which found the blocks did not run.
+
+        Raises:
+            RuntimeError: the feedback learns: the optimizer would not know it.
+        """
+        feedback = self.direct.feedback
+        if feedback.learns or self.looks_ahead:
+            raise RuntimeError(
+                f"block {block!r} did not run in the pass that found the blocks, so its feedback is unknown to the "
+                "optimizer: attach with an example, and in a mode, in which all layers run (such as net.eval())"
+            )
+        spec = spec_of(block, port.shape, self.shape, self.like[0], feedback)
+        self._fill([spec], feedback.init([spec], seeded("direct feedback", self.seed, block)))
+
+    # ---------------------------------------------------------------------------------------------- the signal
+
+    def _known(self, y: Tensor, port: Tensor, context: BatchContext) -> tuple[Tensor | None, Tensor | None]:
+        """The signal if it is known by now, and the target for signals that need it together with the gradient."""
+        if not self.by_target:
+            return None, None
+        rows = output_rows(y.detach())
+        if context.target is None or (self.by_ids and context.ids is None):
+            if self.net.training:
+                raise ValueError(no_context(self.direct))
+            port.register_hook(refuse_untaught)  # evaluation is free; training by it would silently be something else
+            return torch.zeros_like(rows), None
+        target = as_matrix(context.target, rows)
+        self._advise(target)
+        if self.by_gradient:
+            return None, target
+        signal = self.late_signal(None, rows, target, context)
+        if self.memory is not None and context.ids is not None:
+            self.memory.write(context.ids, rows, target)
+        return signal, target
+
+    def early(self, context: BatchContext) -> tuple[Tensor, Tensor]:
+        """The signal of a pass that has not begun, and the target as a matrix. For early signals only."""
+        t, ids, width = context.target, context.ids, row_width(self.shape)
+        if t is None or (self.by_ids and ids is None):
+            raise ValueError(no_context(self.direct))
+        each = t.shape[1:].numel() == 1 or t.dim() == len(self.shape) - 1
+        indices = not t.is_floating_point() and width > 1 and each
+        count = t.numel() if indices else len(t) if t.numel() % width else t.numel() // width
+        target = matrix_of(t, (count, width), self.dtype, t.device)
+        self._advise(target)
+        return self.late_signal(None, None, target, context), target
+
+    def late_signal(
+        self, e: Tensor | None, rows: Tensor | None, target: Tensor | None, context: BatchContext
+    ) -> Tensor:
+        """The signal from matrices of the error, the output and the target, without the rows that are not taught."""
+        memory, stored = self.memory, None
+        if memory is not None and context.ids is not None and target is not None:
+            stored = memory.read(context.ids, target)
+        signal = self.direct.signal(SignalInputs(gradient=e, output=rows, target=target, memory=stored))
+        if e is None and target is not None:
+            mask = taught_rows(context, target.shape, target.device)
+            signal = signal if mask is None else self._masked(signal, mask)
+        return signal
+
+    def _masked(self, signal: Tensor, mask: Tensor) -> Tensor:
+        """Without the rows that are not taught; a mean over rows becomes one over those that are left."""
+        if not self.direct.signal.means:
+            return signal * mask
+        return signal * (mask * (len(mask) / mask.sum().clamp_min(1)).to(signal.dtype))
+
+    def late(self, e: Tensor, y: Tensor, context: BatchContext) -> Tensor:
+        """The signal of a pass that has run, from the gradient at its output y. For late signals only."""
+        rows, target = output_rows(y), None
+        if self.by_target and context.target is not None:
+            target = as_matrix(context.target, rows)
+            self._advise(target)
+        return self.late_signal(output_rows(e) if self.by_gradient else None, rows, target, context)
+
+    def remember(self, y: Tensor, context: BatchContext, target: Tensor | None = None) -> None:
+        """Write this batch's errors to the memory although another signal (an anchor pass, `step`) did the teaching."""
+        if self.memory is not None and context.target is not None and context.ids is not None:
+            rows = output_rows(y.detach())
+            self.memory.write(context.ids, rows, as_matrix(context.target, rows) if target is None else target)
+
+    def signal_inputs(self, e: Tensor, y: Tensor, target: Tensor, ids: Tensor | None) -> SignalInputs:
+        """All that a signal could look at, from the gradient at the output, the output, and the batch."""
+        rows = output_rows(y.detach())
+        wanted = as_matrix(target, rows) if self.by_target else None
+        memory = self.memory.read(ids, wanted) if self.memory and ids is not None and wanted is not None else None
+        return SignalInputs(gradient=output_rows(e), output=rows, target=wanted, memory=memory)
+
+    def probe(self, call: Call, ports: Mapping[str, Tensor]) -> Callable[..., dict[str, Tensor]]:
+        """A function from `SignalInputs` and the output's shape to the teaching that each port would get.
+
+        Args:
+            call: the batch.
+            ports: by block, what the plain network has there.
+        """
+        ahead = self.forward_mode(call) if self.looks_ahead and self.stream is None else {}
+
+        def teachings(step: SignalInputs, output: Sequence[int]) -> dict[str, Tensor]:
+            plan, signal, found = self.whole_plan(), self.direct.signal(step), {}
+            with torch.no_grad():
+                for k, block in enumerate(self.blocks):
+                    if block in ports:
+                        h = ports[block]
+                        lesson = plan.lesson(k, signal, output, h.shape, h, ahead.get(block))
+                        parts = self.parts_of(block)
+                        found[block] = teaching(plan, k, lesson, parts, NO_CONTEXT, h.shape, parts_dtype(parts, h))
+            return found
+
+        return teachings
+
+    def _advise(self, target: Tensor) -> None:
+        if not self.targets_seen and not torch.compiler.is_compiling():
+            self.targets_seen = True
+            advise_targets(self.direct, target, self.parts, self.ports)
+
+
+ONE_OUTPUT = (
+    "the network returns {count} outputs that are taught ({names}), and this signal is made from the target of one: "
+    "return one of them, detach() the others in the network's forward, or take a signal of the loss gradient, as dfa() does"
+)
+
+
+def parts_dtype(parts: FeedbackTensors, h: Tensor) -> torch.dtype:
+    """The dtype of a teaching that is looked at: that of the feedback, not of a port in half precision."""
+    return parts[0].dtype if parts and parts[0].is_floating_point() else h.dtype
+
+
+def is_homogeneous(feedback: Feedback) -> bool:
+    """Whether a feedback says so itself: a subclass with a `project` of its own does not inherit the promise."""
+    order = type(feedback).__mro__
+    says = next(i for i, cls in enumerate(order) if "homogeneous" in vars(cls))
+    return feedback.homogeneous and says <= next(i for i, cls in enumerate(order) if "project" in vars(cls))
