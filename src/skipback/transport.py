@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from skipback.draws import Draw, Uniform
 
@@ -64,8 +65,8 @@ class Random(Transport):
 
     draw: Draw = field(default_factory=Uniform)
 
+    @override
     def init(self, weight: Tensor, generator: Generator) -> Tensor:
-        """See `Transport`."""
         return drawn(self.draw, weight, generator)
 
 
@@ -73,6 +74,6 @@ class Random(Transport):
 class Signed(Random):
     """M = |B| sign(W): the signs of the weights at this pass, with magnitudes that are drawn once."""
 
+    @override
     def weight(self, weight: Tensor, feedback: Tensor) -> Tensor:
-        """See `Transport`."""
         return feedback.abs() * weight.sign()

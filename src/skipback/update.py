@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+from typing_extensions import override
 
 Parameters = Sequence[nn.Parameter]
 Make = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -105,7 +106,7 @@ class Update:
         """For copies and pickles: their parameters have other ids."""
         return {**vars(self), "_seen": (None, 0), "_groups": {}}
 
-    def inside_product(self, parameter: nn.Parameter) -> float | None:
+    def fusable_rate(self, parameter: nn.Parameter) -> float | None:
         """The rate of W <- W - rate * (a b), where that is all there is to a step: it fits inside the product."""
         return None
 
@@ -206,8 +207,8 @@ class _FusedSGD(Update):
         )
         self._called()
 
-    def inside_product(self, parameter: nn.Parameter) -> float | None:
-        """See `Update`."""
+    @override
+    def fusable_rate(self, parameter: nn.Parameter) -> float | None:
         if not self.inside:
             return None
         group = self.group(parameter)

@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipback.engine.passing import Convolution, Layer, Linear
+from skipback.engine.transported import Convolution, Layer, Linear
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ CALLS: dict[Any, Any] = {F.linear: _linear, F.conv1d: _convolution, F.conv2d: _c
 """Functions that the route meets, and how their arguments are read."""
 
 
-def same_part(name: str, weight: Tensor, part: Tensor, B: Tensor) -> Tensor:
+def feedback_view_of(name: str, weight: Tensor, part: Tensor, B: Tensor) -> Tensor:
     """The part of B that belongs to a view of W: a third of packed projections, or W transposed."""
     if part is weight:
         return B

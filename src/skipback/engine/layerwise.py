@@ -15,15 +15,15 @@ from torch import Generator, Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from skipback.blocks import first_tensor, swap
-from skipback.engine.calls import Call, same_part
-from skipback.engine.drift import drifting
+from skipback.engine.calls import Call, feedback_view_of
+from skipback.engine.error_free import drifting
 from skipback.engine.guards import check_inside
-from skipback.engine.passing import passing
+from skipback.engine.interceptor import OnCall, Watch, leave
 from skipback.engine.ports import Ports
 from skipback.engine.route import Route
 from skipback.engine.star import Given
 from skipback.engine.stream import Stream, seeded
-from skipback.engine.watch import OnCall, Watch, leave
+from skipback.engine.transported import passing
 from skipback.method import Layerwise
 
 COMPILED = (
@@ -140,7 +140,7 @@ class Layers(Route):
                 "with an example that takes the same path"
             )
         self.now.met[name] = weight
-        B = same_part(name, weight, call.weight, getattr(self, f"feedback_{self.weights[name]}"))
+        B = feedback_view_of(name, weight, call.weight, getattr(self, f"feedback_{self.weights[name]}"))
         return passing(call.layer, self.transport, call.x, call.weight, call.bias, B)
 
     def _keep(self, k: int, B: Tensor) -> None:

@@ -13,8 +13,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from skipback.blocks import first_tensor
 from skipback.engine.learner import Learner
-from skipback.engine.passing import Convolution, Linear
 from skipback.engine.state import untouched
+from skipback.engine.transported import Convolution, Linear
 
 SOLVED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose backward is linear in a weight that can be solved for."""

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from skipback.engine.learner import Learner
-from skipback.engine.passing import Convolution
 from skipback.engine.state import untouched
+from skipback.engine.transported import Convolution
 from skipback.init.behind import SOLVED, form, observe, plan
 from skipback.init.solve import convolution, dense
 from skipback.measure.alignment import alignment

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from skipback.engine.passing import Convolution
+from skipback.engine.transported import Convolution
 
 CHUNK = 2**22
 """Numbers of A(D) that are held at a time."""

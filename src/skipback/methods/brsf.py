@@ -23,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from skipback.draws import Draw, Uniform
 from skipback.method import Layerwise
@@ -38,8 +39,8 @@ class Redrawn(Signed):
 
     random = True
 
+    @override
     def redraw(self, weight: Tensor, feedback: Tensor, generator: Generator) -> Tensor:
-        """See `Transport`."""
         return self.init(weight, generator)
 
 

@@ -30,6 +30,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from skipback.draws import Draw, Uniform
 from skipback.method import Layerwise, Paper
@@ -48,8 +49,8 @@ PAPER = Paper(
 class Initial(Transport):
     """M = B, a copy of the weights at the time of `attach`."""
 
+    @override
     def init(self, weight: Tensor, generator: Generator) -> Tensor:
-        """See `Transport`."""
         return weight.clone()
 
 

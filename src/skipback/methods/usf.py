@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from skipback.draws import Constant
 from skipback.method import Layerwise
@@ -37,8 +38,8 @@ PAPER = LIAO_2016
 class Matched(Signed):
     """|B| is one number for each layer: the root mean square of its weights at the time of `attach`."""
 
+    @override
     def init(self, weight: Tensor, generator: Generator) -> Tensor:
-        """See `Transport`."""
         return torch.full_like(weight, weight.square().mean().sqrt().item())
 
 

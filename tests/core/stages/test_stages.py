@@ -20,7 +20,7 @@ from torch import nn
 import skipback as sb
 from skipback.engine.stages import stages
 from skipback.engine.stages.fit import balanced
-from skipback.engine.stages.line import Line
+from skipback.engine.stages.rank_pipeline import Line
 
 IMAGES = ((1, 4, 4), ())
 SAMPLES, SIZE, EPOCHS = 22, 8, 3

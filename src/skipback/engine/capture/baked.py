@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from skipback.engine.learner import Learner
-from skipback.engine.step.chain import Signature
+from skipback.engine.step.chain import NetworkFingerprint
 
 
 def baked(learner: Learner, optimizer: Optimizer) -> object:
     """What a recording of this learner's step would be of; two that are equal give the same recording."""
     memory = learner.memory
     return (
-        Signature(learner.net).first,
+        NetworkFingerprint(learner.net).recorded,
         [module.training for module in learner.net.modules()],
         [_of(tensor) for tensor in _tensors(learner, optimizer)],
         [_settings(group) for group in optimizer.param_groups],

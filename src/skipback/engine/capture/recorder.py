@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
+from typing_extensions import override
 
 Call = Callable[[], None]
 
@@ -23,7 +24,7 @@ class Recorder(Protocol):
         """
 
 
-class CudaGraphs:
+class CudaGraphs(Recorder):
     """A `torch.cuda.CUDAGraph` for each recording; warm-up and recording run on one side stream.
 
     Workspaces of cuBLAS belong to a stream, so the warm-up has to run on the stream that is recorded. Replays go to
@@ -37,16 +38,16 @@ class CudaGraphs:
         self.device = device
         self.side = torch.cuda.Stream(device)
 
+    @override
     def warm(self, call: Call) -> None:
-        """See `Recorder`."""
         now = torch.cuda.current_stream(self.device)
         self.side.wait_stream(now)
         with torch.cuda.stream(self.side):
             call()
         now.wait_stream(self.side)
 
+    @override
     def record(self, call: Call) -> Call:
-        """See `Recorder`."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.side):
             call()

@@ -31,7 +31,7 @@ WARM_UP = 3
 
 
 class Captured:
-    """See `captured`.
+    """Trains on data of the device by whole epochs, by a recorded step where possible; made by `captured`.
 
     Attributes:
         learner: what it trains.

@@ -60,7 +60,7 @@ class Layer:
         self.weight = Stack([r.weight for r in rules])
         self.bias = None if first.bias is None else Stack([r.bias for r in rules])
         self.stacks = [self.weight] if self.bias is None else [self.weight, self.bias]
-        self.kept: tuple[Tensor, Tensor] | None = None
+        self.saved: tuple[Tensor, Tensor] | None = None
 
     def run(self, h: Tensor) -> Tensor:
         """From (N, B, in) to (N, B, out)."""
@@ -68,13 +68,13 @@ class Layer:
         W = self.weight.whole.mT
         a = torch.bmm(h, W) if self.bias is None else torch.baddbmm(self.bias.whole.unsqueeze(1), h, W)
         y = self.activation.f(self.module, a)
-        self.kept = h, a if self.activation.keeps else y
+        self.saved = h, a if self.activation.needs_input else y
         return y
 
-    def pull(self, g: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def backward(self, g: Tensor) -> tuple[Tensor, list[Tensor]]:
         """delta, in the place of g where it can, and the gradients of the stacks; an end to what the layer has kept."""
-        assert self.kept is not None
-        (h, kept), self.kept = self.kept, None
-        delta = self.activation.slope(self.module, g, kept, own=True)
+        assert self.saved is not None
+        (h, kept), self.saved = self.saved, None
+        delta = self.activation.delta(self.module, g, kept, may_overwrite=True)
         dW = torch.bmm(delta.mT, h)
         return delta, ([dW] if self.bias is None else [dW, delta.sum(1)])

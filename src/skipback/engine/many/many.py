@@ -17,7 +17,7 @@ from skipback.engine.many.layers import Layer, Stack
 from skipback.engine.many.losses import loss_and_gradient
 from skipback.engine.many.members import check_alike, dense_rules
 from skipback.engine.many.teacher import Teacher
-from skipback.engine.step.chain import Signature
+from skipback.engine.step.chain import NetworkFingerprint
 from skipback.engine.step.checks import check_mode
 from skipback.engine.step.ranks import world
 from skipback.engine.step.rules import Dense
@@ -63,7 +63,7 @@ class Many:
         self.copies: dict[Update, list[Update]] = {}
         self.groups: list[Group] = []
         self.settings: object = None
-        self.signature = Signature(nn.ModuleList(self.nets))
+        self.fingerprint = NetworkFingerprint(nn.ModuleList(self.nets))
 
     def __len__(self) -> int:
         return len(self.learners)
@@ -116,14 +116,14 @@ class Many:
         found: list[Tensor] = []
         g = e
         for k in reversed(self.taught):
-            delta, gradients = self.layers[k].pull(g)
+            delta, gradients = self.layers[k].backward(g)
             found = [*gradients, *found]
             g = torch.bmm(delta, self.layers[k].weight.whole) if k > self.taught.start else g
         return found
 
     def _direct(self, teachings: Sequence[Tensor]) -> list[Tensor]:
         """The gradients of each block from its own teaching."""
-        return [gradient for layer, g in zip(self.layers, teachings, strict=True) for gradient in layer.pull(g)[1]]
+        return [gradient for layer, g in zip(self.layers, teachings, strict=True) for gradient in layer.backward(g)[1]]
 
     def _apply(self, gradients: Sequence[Tensor]) -> None:
         places = range(len(self.weights) - len(gradients), len(self.weights))
@@ -179,7 +179,7 @@ class Many:
                 )
         for stack in self._stacks():
             stack.check()
-        if not self.signature.holds():
+        if not self.fingerprint.holds():
             raise RuntimeError(
                 "a member has changed since Many() was built: a layer or parameter was exchanged, frozen or hooked. "
                 "Call unstack(), and build Many() again"

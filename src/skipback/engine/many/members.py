@@ -8,7 +8,7 @@ from torch import nn
 
 from skipback.engine.learner import Learner
 from skipback.engine.step.chain import chain
-from skipback.engine.step.checks import opaque
+from skipback.engine.step.checks import needs_backward
 from skipback.engine.step.rules import ACTIVATIONS, Dense, rule
 from skipback.feedback import Matrix, Sees
 from skipback.method import Direct, Exact, HeadOnly
@@ -84,7 +84,13 @@ def _plain(net: nn.Module) -> list[Dense]:
     hooked = any(m._forward_pre_hooks or m._forward_hooks or m._backward_hooks for m in net.modules() if m is not net)
     own = len(net._forward_pre_hooks) + len(net._forward_hooks) == 2  # those of the learner
     known = (nn.Linear, nn.Flatten, *ACTIVATIONS)
-    if type(net) is not nn.Sequential or opaque(net) or hooked or not own or any(type(m) not in known for m in leaves):
+    if (
+        type(net) is not nn.Sequential
+        or needs_backward(net)
+        or hooked
+        or not own
+        or any(type(m) not in known for m in leaves)
+    ):
         raise ValueError(LAYERS)
     blocks: list[list[nn.Module]] = [[]]
     for module in leaves:

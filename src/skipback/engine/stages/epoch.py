@@ -20,7 +20,7 @@ from torch import Tensor
 
 from skipback.engine.learner import Learner
 from skipback.engine.stages.fit import fitting
-from skipback.engine.stages.line import Line
+from skipback.engine.stages.rank_pipeline import Line
 from skipback.engine.star import Given, Star
 from skipback.engine.step.rules import Rule
 from skipback.types import Loss

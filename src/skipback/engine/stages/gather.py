@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from skipback.engine.stages.line import Line
+from skipback.engine.stages.rank_pipeline import Line
 from skipback.engine.step.chain import Chain
-from skipback.engine.step.rules import Dense, Graph, Rule
+from skipback.engine.step.rules import Dense, ModulesBlock, Rule
 from skipback.update import Update
 
 
@@ -45,7 +45,7 @@ def modules_of(rule: Rule) -> list[nn.Module]:
     """The modules of a block."""
     if isinstance(rule, Dense):
         return [rule.linear, rule.module]
-    assert isinstance(rule, Graph)
+    assert isinstance(rule, ModulesBlock)
     return rule.modules
 
 

@@ -13,7 +13,7 @@ from skipback.engine.learner import Learner
 from skipback.engine.stages.epoch import Epoch
 from skipback.engine.stages.fit import fitting, sizes_of
 from skipback.engine.stages.gather import gather, overwrite, parameters_of
-from skipback.engine.stages.line import Line
+from skipback.engine.stages.rank_pipeline import Line
 from skipback.engine.step.checks import check_mode
 from skipback.types import Loss
 from skipback.update import Update
@@ -48,7 +48,7 @@ def stages(
 
 
 class Stage:
-    """See `stages`.
+    """The consecutive blocks of one network that this process trains; made by `stages`.
 
     Attributes:
         sizes: how many blocks each rank keeps.

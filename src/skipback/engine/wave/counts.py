@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from skipback.update import FusedAdam, Parameters, Update
 
@@ -29,8 +30,9 @@ class Counted(FusedAdam):
         self.steps = torch.stack([state["step"] for state in self.states])
         self.whole: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
 
+    @override
     def lists(self, parameters: Parameters | list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """See `FusedAdam`. Those of the tick before, where all layers are at work: always in one order."""
+        # cached once all layers work: from then on every tick updates the same parameters in the same order
         if len(parameters) < len(self.steps):
             return super().lists(parameters)
         if not self.whole[0]:
@@ -49,8 +51,8 @@ class Counted(FusedAdam):
             for state, step in zip(self.states, own, strict=True):
                 state["step"] = step.copy_(state["step"])
 
+    @override
     def counted(self, steps: list[Tensor]) -> list[Tensor]:
-        """See `FusedAdam`."""
         if len(steps) == len(self.steps):
             self.steps.add_(1)
             return steps

@@ -88,8 +88,10 @@ class Stack:
         at = self.slices[key]
         a = h @ at.W.mT if at.b is None else torch.baddbmm(at.b.unsqueeze(1), h, at.W.mT)
         y = self.activation.f(self.module, a)
-        kept = a if self.activation.keeps else y
-        self._change(at, self.activation.slope(self.module, torch.bmm(signals, at.B), kept, own=True), h, update)
+        kept = a if self.activation.needs_input else y
+        self._change(
+            at, self.activation.delta(self.module, torch.bmm(signals, at.B), kept, may_overwrite=True), h, update
+        )
         return y
 
     def _slice(self, at: slice) -> Slice:
@@ -99,7 +101,7 @@ class Stack:
         return Slice(self.W[at], b, self.feedback[at], self.dW[at], db, parameters, gradients)
 
     def _change(self, at: Slice, delta: Tensor, h: Tensor, update: Update) -> None:
-        rate = update.inside_product(self.weights[0])
+        rate = update.fusable_rate(self.weights[0])
         if rate is None:
             torch.bmm(delta.mT, h, out=at.weight_gradients)
             if at.bias_gradients is not None:

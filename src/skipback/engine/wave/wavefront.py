@@ -23,7 +23,7 @@ from skipback.engine.star import Given
 from skipback.engine.step.checks import check_mode
 from skipback.engine.step.errors import error
 from skipback.engine.wave.counts import counted
-from skipback.engine.wave.gathered import Gathered
+from skipback.engine.wave.deferred import Gathered
 from skipback.engine.wave.parts import Parts, check_cast, parts
 from skipback.engine.wave.stack import Stack
 from skipback.engine.wave.visits import Visits
@@ -55,7 +55,7 @@ def wavefront(learner: Learner, *, update: Update) -> Wavefront:
 
 
 class Wavefront:
-    """See `wavefront`.
+    """Trains a stack of dense layers, each on another minibatch at a time; made by `wavefront`.
 
     Attributes:
         learner: what it trains.
@@ -160,7 +160,7 @@ class _Wave:
     def _enter(self, x: Tensor, signal: Tensor) -> None:
         """The first block works on a minibatch, which then is the newest one on its way."""
         y = self.first.run(x)
-        self.first.learn(projected(signal, self.B), self.update, own=True)
+        self.first.learn(projected(signal, self.B), self.update, may_overwrite=True)
         self.low = 0
         self.h, self.signals = _before(y, self.h), _before(signal, self.signals)
 

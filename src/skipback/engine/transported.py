@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from typing_extensions import override
 
 from skipback.transport import Transport
 
@@ -39,29 +40,29 @@ class Layer(Protocol):
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Layer):
     """y (..., D_out) = x (..., D_in) W^T + b."""
 
+    @override
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """See `Layer`."""
         return F.linear(x, weight, bias)
 
+    @override
     def to_input(self, gradient: Tensor, shape: torch.Size, weight: Tensor) -> Tensor:
-        """See `Layer`."""
         return gradient @ weight
 
+    @override
     def to_weight(self, gradient: Tensor, x: Tensor, weight_shape: torch.Size) -> Tensor:
-        """See `Layer`."""
         rows, columns = weight_shape
         return gradient.reshape(-1, rows).T @ x.reshape(-1, columns)
 
+    @override
     def to_bias(self, gradient: Tensor) -> Tensor:
-        """See `Layer`."""
         return gradient.sum(list(range(gradient.dim() - 1))) if gradient.dim() > 1 else gradient
 
 
 @dataclass(frozen=True)
-class Convolution:
+class Convolution(Layer):
     """y (N, C_out, ...) = x (N, C_in, ...) * W + b, in one to three dimensions."""
 
     stride: tuple[int, ...]
@@ -69,21 +70,21 @@ class Convolution:
     dilation: tuple[int, ...]
     groups: int
 
+    @override
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """See `Layer`."""
         conv = (F.conv1d, F.conv2d, F.conv3d)[len(self.stride) - 1]
         return conv(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
+    @override
     def to_input(self, gradient: Tensor, shape: torch.Size, weight: Tensor) -> Tensor:
-        """See `Layer`."""
         return self._backward(gradient, gradient.new_empty(1).expand(shape), weight, 0)  # the values are not read
 
+    @override
     def to_weight(self, gradient: Tensor, x: Tensor, weight_shape: torch.Size) -> Tensor:
-        """See `Layer`."""
         return self._backward(gradient, x, gradient.new_empty(1).expand(weight_shape), 1)
 
+    @override
     def to_bias(self, gradient: Tensor) -> Tensor:
-        """See `Layer`."""
         return gradient.sum([0, *range(2, gradient.dim())])
 
     def _backward(self, gradient: Tensor, x: Tensor, weight: Tensor, which: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from skipback.update import Parameters, Update
 
@@ -27,9 +28,9 @@ class Gathered(Update):
         self.parameters += parameters
         self.gradients += gradients
 
-    def inside_product(self, parameter: nn.Parameter) -> float | None:
-        """See `Update`."""
-        return self.update.inside_product(parameter)
+    @override
+    def fusable_rate(self, parameter: nn.Parameter) -> float | None:
+        return self.update.fusable_rate(parameter)
 
     def flush(self) -> None:
         """Do what was put off."""
