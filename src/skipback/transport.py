@@ -18,6 +18,9 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from skipback.draws import Draw, Uniform
+from skipback.renamed import renamed
+
+__getattr__ = renamed(__name__, {"Signed": "SignSymmetric"})
 
 Drift = tuple[Tensor | None, Tensor]
 """What is added to the gradients of W and of B, whatever the error says; `None` adds nothing."""
@@ -71,7 +74,7 @@ class Random(Transport):
 
 
 @dataclass(frozen=True)
-class Signed(Random):
+class SignSymmetric(Random):
     """M = |B| sign(W): the signs of the weights at this pass, with magnitudes that are drawn once."""
 
     @override

@@ -28,13 +28,13 @@ from typing_extensions import override
 from skipback.draws import Draw, Uniform
 from skipback.method import Layerwise
 from skipback.papers import LIAO_2016
-from skipback.transport import Signed
+from skipback.transport import SignSymmetric
 
 PAPER = LIAO_2016
 
 
 @dataclass(frozen=True)
-class Redrawn(Signed):
+class Redrawn(SignSymmetric):
     """M = |B| sign(W), with B drawn anew for every batch."""
 
     random = True

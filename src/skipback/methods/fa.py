@@ -46,7 +46,7 @@ PAPER = Paper(
 
 
 @dataclass(frozen=True)
-class Initial(Transport):
+class InitialWeights(Transport):
     """M = B, a copy of the weights at the time of `attach`."""
 
     @override
@@ -65,4 +65,4 @@ def fa(*, draw: Draw = Uniform()) -> Layerwise:
 
 def as_published() -> Layerwise:
     """The first feedback of dfa-torch: a copy of the initial weights (deviation 1)."""
-    return Layerwise(paper=PAPER, transport=Initial())
+    return Layerwise(paper=PAPER, transport=InitialWeights())
