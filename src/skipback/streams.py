@@ -1,4 +1,4 @@
-"""A stream of random directions: the learner's own, so that the global random state is never touched."""
+"""A stream of random directions, with a seed of its own, so that the global random state does not change."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from skipback.distributed import rank
 def seeded(*parts: object, device: torch.device | str = "cpu") -> Generator:
     """A generator for a purpose and a seed.
 
-    Never the stream of `torch.manual_seed(seed)`: a network that was made from the same seed would have its own weights
-    for feedback. A hash, as torch's CPU generator looks at the lower 32 bits of a seed only.
+    Not the stream of `torch.manual_seed(seed)`: a network that was initialised from the same seed would get feedback
+    equal to its weights. The seed is a hash, as torch's CPU generator uses the lower 32 bits of a seed only.
     """
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=7).digest()
     return Generator(device).manual_seed(int.from_bytes(digest))
@@ -28,10 +28,10 @@ COMPILED = (
 
 
 def refuse_compiled() -> None:
-    """Refuse to be part of a compiled graph. Without fullgraph=True, torch then calls again, outside of any graph.
+    """Refuse to be traced into a compiled graph. Without fullgraph=True, torch then calls again, outside of any graph.
 
     Raises:
-        RuntimeError: torch.compile is looking.
+        RuntimeError: torch.compile is tracing.
     """
     if torch.compiler.is_compiling():
         raise RuntimeError(COMPILED)
@@ -40,14 +40,14 @@ def refuse_compiled() -> None:
 class Stream(nn.Module):
     """Step n draws from a generator seeded with (seed, n): two numbers in `state_dict()` continue it to the same bits.
 
-    Directions are drawn where the network lives; CPU and GPU draw different ones. Where several processes train, rank r
-    draws from (seed, n, r), rank 0 as one process does: where one direction is for a whole batch, or all samples have
-    about the same Jacobian (forward DFA), the mean over ranks that draw the same would keep its variance. The state is
-    the same on all ranks, so one rank's checkpoint continues all of them.
+    Directions are drawn on the device of the network; CPU and GPU draw different ones. If several processes train, rank
+    r draws from (seed, n, r), and rank 0 as a single process does: with the same direction on all ranks, averaging over
+    ranks would not reduce the variance where a whole batch has one direction, or all samples about the same Jacobian
+    (forward DFA). The state is the same on all ranks, so one rank's checkpoint continues all of them.
 
     Args:
         seed: of the directions.
-        alike: all ranks draw the same, as where feedback itself is drawn anew.
+        alike: all ranks draw the same directions, as where the feedback itself is drawn at each step.
     """
 
     position: Tensor
@@ -56,7 +56,7 @@ class Stream(nn.Module):
         super().__init__()
         self.alike = alike
         self.register_buffer("position", torch.tensor([seed, 0]))
-        self.known: list[int] | None = None  # the same numbers on the host: reading a buffer on a GPU would wait for it
+        self.known: list[int] | None = None  # a copy on the host: reading a buffer on a GPU would wait for it
 
     def next(self, device: torch.device) -> Generator:
         """The generator of the next step."""

@@ -1,8 +1,8 @@
-"""Updates: how `learner.step` changes the weights, some of them at a time, as soon as their gradients are there.
+"""Updates: how `learner.step` updates the weights, block by block, as soon as their gradients are known.
 
-An update is a `torch.optim` optimizer that is called block by block. Its state lies in that optimizer, in torch's own
-layout: `update.optimizer` is what a scheduler takes, its `state_dict()` goes on in a loop with `backward`, and back.
-Fused kernels are called directly where there are some, as an optimizer object costs more than a small block's gradient.
+An update is a `torch.optim` optimizer that is called block by block. The optimizer holds the state, in torch's own
+layout: pass `update.optimizer` to a scheduler, and its `state_dict()` to a loop with `backward`, or back. Fused kernels
+are called directly where torch has one, as calling an optimizer takes longer than computing a small block's gradient.
 """
 
 from __future__ import annotations
@@ -15,46 +15,51 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+from typing_extensions import override
+
+from skipback.renamed import renamed
+
+__getattr__ = renamed(__name__, {"Group": "ParameterGroup", "Make": "MakeOptimizer"})
 
 Parameters = Sequence[nn.Parameter]
-Make = Callable[[Iterable[nn.Parameter]], Optimizer]
-Group = dict[str, Any]
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+ParameterGroup = dict[str, Any]
 
 
 class Update:
     """Steps the parameters of one block at a time.
 
     Args:
-        make: builds the optimizer from the parameters of the learner.
+        make: makes the optimizer from the parameters of the learner.
 
     Attributes:
-        optimizer: `torch.optim`'s, once the first step has bound it.
+        optimizer: the `torch.optim` optimizer, once the first step has made it.
     """
 
-    def __init__(self, make: Make) -> None:
+    def __init__(self, make: MakeOptimizer) -> None:
         self.make = make
         self.optimizer: Optimizer | None = None
-        self._seen: tuple[list[Group] | None, int] = (None, 0)
-        self._groups: dict[int, Group] = {}  # by id: a tensor takes long to hash
+        self._seen: tuple[list[ParameterGroup] | None, int] = (None, 0)
+        self._groups: dict[int, ParameterGroup] = {}  # by id, as hashing a tensor is slow
         self._held: list[int] = []
 
     def bind(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """The optimizer, built from these parameters unless it was before."""
+        """Return the optimizer; the first call makes it from these parameters."""
         if self.optimizer is None:
             self.optimizer = self.make(parameters)
         held = [len(group["params"]) for group in self.optimizer.param_groups]
-        if held != self._held:  # somebody has taken a parameter out of a group
+        if held != self._held:  # a group has gained or lost a parameter
             self._held, self._seen = held, (None, 0)
         return self.optimizer
 
     def apply(self, parameters: Parameters, gradients: Sequence[Tensor | None]) -> None:
-        """Step these parameters by these gradients; `None` leaves one alone, as in torch. To be called without grad.
+        """Step these parameters by these gradients; `None` leaves its parameter alone. Call it under no_grad.
 
         Raises:
-            ValueError: the optimizer does not hold one of them.
+            ValueError: the optimizer does not hold one of the parameters.
         """
         assert self.optimizer is not None
-        by_group: dict[int, tuple[Group, list[Tensor], list[Tensor]]] = {}
+        by_group: dict[int, tuple[ParameterGroup, list[Tensor], list[Tensor]]] = {}
         for p, g in zip(parameters, gradients, strict=True):
             if g is not None:
                 group = self.group(p)
@@ -64,8 +69,8 @@ class Update:
         for group, ps, gs in by_group.values():
             self._apply(group, ps, gs)
 
-    def group(self, parameter: Tensor) -> Group:
-        """The optimizer's group of a parameter, as it is now: loading a state makes new ones."""
+    def group(self, parameter: Tensor) -> ParameterGroup:
+        """The optimizer's current group of a parameter; loading a state replaces the groups."""
         assert self.optimizer is not None
         groups = self.optimizer.param_groups
         if groups is not self._seen[0] or len(groups) != self._seen[1] or id(parameter) not in self._groups:
@@ -80,10 +85,10 @@ class Update:
             )
         return group
 
-    def _apply(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        """By the optimizer's own `step`, which sees these parameters only, and whose user's `.grad` is put back."""
+    def _apply(self, group: ParameterGroup, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        """Call the optimizer's own `step` with these parameters only, and restore their `.grad` afterwards."""
         assert self.optimizer is not None
-        kept = [p.grad for p in parameters]
+        saved = [p.grad for p in parameters]
         held = [one["params"] for one in self.optimizer.param_groups]
         for one in self.optimizer.param_groups:
             one["params"] = parameters if one is group else []
@@ -94,31 +99,31 @@ class Update:
         finally:
             for one, params in zip(self.optimizer.param_groups, held, strict=True):
                 one["params"] = params
-            for p, before in zip(parameters, kept, strict=True):
+            for p, before in zip(parameters, saved, strict=True):
                 p.grad = before
 
     def _called(self) -> None:
-        """Tell a scheduler, which looks whether the optimizer was called before it, that a kernel was in its place."""
+        """Mark the optimizer as called, which a scheduler checks: the fused kernel ran in its place."""
         self.optimizer._opt_called = True  # type: ignore[union-attr]
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: their parameters have other ids."""
+        """For copies and pickles, whose parameters have other ids."""
         return {**vars(self), "_seen": (None, 0), "_groups": {}}
 
-    def inside_product(self, parameter: nn.Parameter) -> float | None:
-        """The rate of W <- W - rate * (a b), where that is all there is to a step: it fits inside the product."""
+    def fusable_rate(self, parameter: nn.Parameter) -> float | None:
+        """If the step is exactly W -= rate * (a @ b) (plain SGD), return `rate`, to be fused into the matmul."""
         return None
 
 
 def hooked(optimizer: Optimizer | None) -> bool:
-    """Whether somebody waits for the optimizer's own `step`, which a kernel in its place would not tell them of."""
+    """Whether the optimizer has step hooks, which a fused kernel in its place would not call."""
     assert optimizer is not None
     own = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
     return bool(own or _global_optimizer_pre_hooks or _global_optimizer_post_hooks)
 
 
 def _laid_out(g: Tensor, p: Tensor) -> Tensor:
-    """The gradient with the strides of its parameter, as `.grad` has: fused kernels read one as the other lies."""
+    """Return the gradient with the strides of its parameter, which fused kernels assume."""
     if g.layout is not torch.strided or (g.dtype == p.dtype and g.stride() == p.stride()):
         return g
     return torch.empty_like(p, requires_grad=False).copy_(g)
@@ -129,9 +134,9 @@ def _strided(gradients: Sequence[Tensor]) -> bool:
 
 
 class FusedAdam(Update):
-    """Adam and AdamW by torch's fused kernel, which is what `fused=True` calls."""
+    """Adam and AdamW by torch's fused kernel, the one that `fused=True` calls."""
 
-    def _apply(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+    def _apply(self, group: ParameterGroup, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         if not self.by_kernel(group) or not _strided(gradients):
             super()._apply(group, parameters, gradients)
             return
@@ -144,7 +149,7 @@ class FusedAdam(Update):
             moments,
             squares,
             [],
-            self.counted(steps),
+            self.increment(steps),
             amsgrad=False,
             lr=float(group["lr"]),
             beta1=beta1,
@@ -155,23 +160,23 @@ class FusedAdam(Update):
         )
         self._called()
 
-    def by_kernel(self, group: Group) -> bool:
-        """Whether the kernel is called in place of the optimizer."""
+    def by_kernel(self, group: ParameterGroup) -> bool:
+        """Whether the fused kernel replaces the optimizer's own `step`."""
         return bool(group["fused"]) and not group["amsgrad"] and not hooked(self.optimizer)
 
     def lists(self, parameters: Parameters | list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """First moments, second moments and counts of these parameters."""
+        """First moments, second moments and step counts of these parameters."""
         held = self.optimizer.state  # type: ignore[union-attr]
         states = [held[p] or self.state(p) for p in parameters]
         return [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [s["step"] for s in states]
 
-    def counted(self, steps: list[Tensor]) -> list[Tensor]:
-        """The counts of these parameters, one step on."""
+    def increment(self, steps: list[Tensor]) -> list[Tensor]:
+        """Add 1 to these step counts, and return them."""
         torch._foreach_add_(steps, 1)
         return steps
 
     def state(self, p: Tensor) -> dict[str, Tensor]:
-        """As `torch.optim` lays it out."""
+        """The state of a parameter, initialised as `torch.optim` does."""
         assert self.optimizer is not None
         state: dict[str, Tensor] = self.optimizer.state[p]
         if not state:
@@ -182,13 +187,13 @@ class FusedAdam(Update):
 
 
 class _FusedSGD(Update):
-    """Plain SGD by torch's fused kernel, or inside the product that makes the gradient; momentum by the optimizer."""
+    """Plain SGD by torch's fused kernel, or fused into the product of the gradient; momentum by the optimizer."""
 
-    def __init__(self, make: Make, *, inside: bool) -> None:
+    def __init__(self, make: MakeOptimizer, *, inside: bool) -> None:
         super().__init__(make)
         self.inside = inside
 
-    def _apply(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+    def _apply(self, group: ParameterGroup, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         if group["momentum"] or not group["fused"] or not _strided(gradients) or hooked(self.optimizer):
             super()._apply(group, parameters, gradients)
             return
@@ -206,8 +211,8 @@ class _FusedSGD(Update):
         )
         self._called()
 
-    def inside_product(self, parameter: nn.Parameter) -> float | None:
-        """See `Update`."""
+    @override
+    def fusable_rate(self, parameter: nn.Parameter) -> float | None:
         if not self.inside:
             return None
         group = self.group(parameter)

@@ -260,7 +260,7 @@ def test_the_way_without_closed_form_has_none(monkeypatch):
     for closed in (True, False):
         taught.step(TINY, "f3", "sgd", closed_form=closed)()
     kinds = [{type(rule).__name__ for _, rule in learner._stepper.chain.hidden} for learner in seen]
-    assert kinds == [{"Dense"}, {"Graph"}]
+    assert kinds == [{"Dense"}, {"ModulesBlock"}]
 
 
 def test_a_method_with_a_memory_is_measured_after_its_first_epoch():

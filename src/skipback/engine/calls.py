@@ -1,4 +1,4 @@
-"""Calls: how the arguments of torch's linear and convolution functions are read, as the user's layers pass them."""
+"""Calls: the arguments of torch's linear and convolution functions, as the user's layers pass them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipback.engine.passing import Convolution, Layer, Linear
+from skipback.engine.transported import Convolution, Layer, Linear
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call of a linear or convolution function. `squeeze` is a dimension that only it has, not the user's."""
+class LayerCall:
+    """One call of a linear or convolution function. `squeeze`: a dimension of the output that the user's has not."""
 
     layer: Layer
     x: Tensor
@@ -23,10 +23,11 @@ class Call:
     squeeze: int | None = None
 
 
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Call:
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> LayerCall:
     if weight.dim() > 1:
-        return Call(Linear(), input, weight, bias)
-    return Call(Linear(), input, weight.unsqueeze(0), bias, squeeze=-1)  # one output, which torch gives no dimension
+        return LayerCall(Linear(), input, weight, bias)
+    # a weight vector: one output, which torch returns without a dimension
+    return LayerCall(Linear(), input, weight.unsqueeze(0), bias, squeeze=-1)
 
 
 def _convolution(
@@ -37,14 +38,14 @@ def _convolution(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
-) -> Call:
+) -> LayerCall:
     n = weight.dim() - 2
     stride, dilation = _each(stride, n), _each(dilation, n)
     x, padding = _padded(input, padding, [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)])
     layer = Convolution(stride, padding, dilation, groups)
     if x.dim() == n + 2:
-        return Call(layer, x, weight, bias)
-    return Call(layer, x.unsqueeze(0), weight, bias, squeeze=0)  # an image without a batch
+        return LayerCall(layer, x, weight, bias)
+    return LayerCall(layer, x.unsqueeze(0), weight, bias, squeeze=0)  # an image without a batch
 
 
 def _each(value: Any, n: int) -> tuple[int, ...]:
@@ -53,7 +54,7 @@ def _each(value: Any, n: int) -> tuple[int, ...]:
 
 
 def _padded(x: Tensor, padding: Any, reach: list[int]) -> tuple[Tensor, tuple[int, ...]]:
-    """Resolve padding by name. "same" pads one more at the end, where the kernel's reach is odd."""
+    """Resolve padding by name. "same" pads one more at the end if the reach of the kernel is odd."""
     if padding == "valid":
         return x, (0,) * len(reach)
     if padding != "same":
@@ -65,11 +66,11 @@ def _padded(x: Tensor, padding: Any, reach: list[int]) -> tuple[Tensor, tuple[in
 
 
 CALLS: dict[Any, Any] = {F.linear: _linear, F.conv1d: _convolution, F.conv2d: _convolution, F.conv3d: _convolution}
-"""Functions that the route meets, and how their arguments are read."""
+"""The functions that the route replaces, and the readers of their arguments."""
 
 
-def same_part(name: str, weight: Tensor, part: Tensor, B: Tensor) -> Tensor:
-    """The part of B that belongs to a view of W: a third of packed projections, or W transposed."""
+def feedback_view_of(name: str, weight: Tensor, part: Tensor, B: Tensor) -> Tensor:
+    """Return the view of B that corresponds to `part`, a view of W: a third of packed projections, or W transposed."""
     if part is weight:
         return B
     if B.stride() != weight.stride():

@@ -1,9 +1,9 @@
-"""The estimate as an autograd function: forward mode knows dy, backward brings e = dL/dy, and dL = <e, dy>.
+"""The estimate as an autograd function: forward mode gives dy, backward gives e = dL/dy, and dL = <e, dy>.
 
     forward    (y, dy_1 .. dy_K, taught tensors, their directions) -> y
     backward   e -> e for y, and sum_k c_k u_{k,i} for tensor i, with s_k = <e, dy_k> and c = combine(s)
 
-As in `broadcast`, it reads nothing but its inputs, and gradients leave through autograd.
+As in `broadcast`, the function reads its inputs only, and returns all gradients through autograd.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from skipback.estimate import Combine
 
 
 class Estimated(torch.autograd.Function):
-    """See the module's docstring. Call `estimated`, not this."""
+    """Identity on y whose backward returns the estimates. Call `estimated`, not this."""
 
     @staticmethod
     def forward(ctx: Any, combine: Combine, per_sample: bool, y: Tensor, tangents: Tensor, *rest: Any) -> Tensor:
-        """Pass y on, and keep the tangents and the directions."""
+        """Return y, and save the tangents and the directions."""
         count, *tensors = rest
         taught, directions = tensors[:count], tensors[count:]
         ctx.save_for_backward(tangents, *directions)
@@ -32,7 +32,7 @@ class Estimated(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Turn the error into an estimate for each taught tensor."""
+        """Return dL/dy for y, and the estimated gradient of each taught tensor."""
         (e,) = gradients
         tangents, *directions = ctx.saved_tensors
         s = derivatives(e, tangents, per_sample=ctx.per_sample)
@@ -54,7 +54,7 @@ def derivatives(e: Tensor, tangents: Tensor, *, per_sample: bool) -> Tensor:
         tangents: dy (K, N, C...).
         per_sample: s (K, N), one derivative per sample, rather than (K, 1).
     """
-    wide = torch.promote_types(e.dtype, torch.float32)  # a sum over the batch is too much for half precision
+    wide = torch.promote_types(e.dtype, torch.float32)  # half precision would lose a sum over the batch
     product = tangents.to(wide) * e.to(wide)
     return product.reshape(len(tangents), len(e) if per_sample else 1, -1).sum(2)
 
@@ -68,15 +68,15 @@ def estimated(
     taught: Sequence[Tensor],
     directions: Sequence[Tensor],
 ) -> Tensor:
-    """Return y, connected so that its gradient teaches by the estimate.
+    """Return y, connected so that its backward returns the estimates as gradients of the taught tensors.
 
     Args:
         y: the network's output (N, C...).
-        combine: from derivatives to coefficients.
+        combine: maps derivatives to coefficients.
         per_sample: whether each sample is estimated on its own (activities), or all together (weights).
         tangents: dy (K, N, C...), the output's tangent in each direction.
         taught: parameters, or ports (N, *P).
-        directions: for each of them (K, *its shape); then those of what was perturbed too, but cannot be taught.
+        directions: for each taught tensor (K, *its shape); then those of perturbed tensors that are not taught.
     """
     inputs = (combine, per_sample, y, tangents, len(taught), *taught, *directions)
     result: Tensor = Estimated.apply(*inputs)  # type: ignore[no-untyped-call]

@@ -29,19 +29,19 @@ def estimate(
     generator: Generator,
     tangents: int,
 ) -> dict[str, Tensor]:
-    """Estimate the batch mean of dy/dh at every port that the pass meets.
+    """Estimate the batch mean of dy/dh at every port that the pass reaches.
 
     Args:
-        net: the network; left as it is.
-        cuts: its cuts.
+        net: the network; nothing of it changes.
+        cuts: where its ports are.
         args: positional inputs.
         kwargs: named inputs.
-        ports: by block, the shape of its port. The positions of a sequence count as samples.
-        generator: of the directions.
-        tangents: how many directions are averaged, one pass each.
+        ports: the port of each block. The positions of a sequence count as samples.
+        generator: draws the directions.
+        tangents: number of directions that are averaged, one pass each.
 
     Returns:
-        By block, (C, *P). A block that is called several times gets the mean over its calls.
+        The estimate of each block (C, *P). A block that is called several times gets the mean over its calls.
     """
     total: dict[str, Tensor] = {}
     for _ in range(tangents):
@@ -71,6 +71,6 @@ def _once(
 
 
 def _product(d: Tensor, p: Tensor, port: PortSpec) -> Tensor:
-    """mean_n d_n p_n^T."""
+    """Return mean_n d_n p_n^T."""
     total: Tensor = torch.tensordot(d, p.reshape(-1, *port.shape).to(d), dims=([0], [0]))
     return total / len(d)

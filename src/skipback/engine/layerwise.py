@@ -1,7 +1,7 @@
-"""The layerwise route: the error passes backwards through every layer, through feedback instead of W transposed.
+"""The layerwise route: the error is propagated backwards through every layer, by feedback instead of W transposed.
 
 One tensor B for each weight of a linear map or a convolution, the head's included: the head's own W gets its exact
-gradient, and its B carries the error to the layer below. The blocks do not matter here; every layer is met by itself.
+gradient, and its B propagates the error to the layer below. Blocks play no role here; every layer has feedback.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
 
 from skipback.blocks import first_tensor, swap
-from skipback.engine.calls import Call, same_part
-from skipback.engine.drift import drifting
+from skipback.engine.calls import LayerCall, feedback_view_of
+from skipback.engine.error_free import error_free_gradients
 from skipback.engine.guards import check_inside
-from skipback.engine.passing import passing
+from skipback.engine.interceptor import OnLayerCall, WeightInterceptor, switch_off
 from skipback.engine.ports import Ports
 from skipback.engine.route import Route
 from skipback.engine.star import Given
 from skipback.engine.stream import Stream, seeded
-from skipback.engine.watch import OnCall, Watch, leave
+from skipback.engine.transported import transported
 from skipback.method import Layerwise
 
 COMPILED = (
@@ -34,19 +35,19 @@ COMPILED = (
 
 @dataclass
 class Pass:
-    """What changes with every pass (an object of its own: setting an attribute of a module costs microseconds).
+    """The state of one pass (not attributes of the route, as setting an attribute of a module takes microseconds).
 
     Attributes:
-        watch: is on while the network runs.
-        met: the weights that this pass met.
-        seed: of what the transport draws in this pass; `None` where it draws nothing.
-        again: the module that runs again in backward (activation checkpointing), and its own watch.
+        interceptor: on while the network runs.
+        met: by name, the weights that this pass has used.
+        seed: seed of the transport's draws in this pass; `None` if it draws nothing.
+        again: a module that a checkpoint runs again in backward, and its own interceptor.
     """
 
-    watch: Watch | None = None
+    interceptor: WeightInterceptor | None = None
     met: dict[str, nn.Parameter] = field(default_factory=dict)
     seed: int | None = None
-    again: tuple[nn.Module, Watch] | None = None
+    again: tuple[nn.Module, WeightInterceptor] | None = None
 
 
 class Layers(Route):
@@ -55,8 +56,8 @@ class Layers(Route):
     Args:
         method: the transport.
         net: the network.
-        ports: whether the network is left alone (`idle`).
-        run: performs one forward pass of `net`, to meet its layers.
+        ports: says whether the method is switched off (`idle`).
+        run: performs one forward pass of `net`, to find its layers.
         seed: of the feedback.
     """
 
@@ -65,7 +66,7 @@ class Layers(Route):
     ) -> None:
         super().__init__()
         self.transport, self.ports, self.now = method.transport, ports, Pass()
-        # modules and their own names for the parameters: a parameter itself may be exchanged (`load_state_dict`)
+        # owners and names of the parameters, not the parameters, which may be replaced (`load_state_dict`)
         self.places = [(*_home(net, name), name) for name, _ in net.named_parameters()]
         self.stream = Stream(seed, alike=True) if self.transport.random else None
         generator = seeded("layerwise feedback", seed)
@@ -81,8 +82,9 @@ class Layers(Route):
         """B of each weight, by the name of the parameter."""
         return {name: getattr(self, f"feedback_{k}") for name, k in self.weights.items()}
 
+    @override
     def open(self, net: nn.Module, args: Any, kwargs: Any, given: Given) -> None:
-        """Start to watch."""
+        """Switch the interceptor on, after drawing and moving the feedback where needed."""
         self.leave()
         if torch.compiler.is_compiling():
             raise RuntimeError(COMPILED)
@@ -92,11 +94,12 @@ class Layers(Route):
             generator = self.stream.next(torch.device("cpu"))  # the same bits on every device
             self.now.seed = generator.initial_seed()
             self._redraw(generator)
-        self.now.watch = self._watch(self._pass)
-        self.now.watch.enter()
+        self.now.interceptor = self._interceptor(self._pass)
+        self.now.interceptor.switch_on()
 
+    @override
     def close(self, net: nn.Module, output: Any, given: Given) -> Any:
-        """Stop to watch, and add what learned feedback gets whatever the error."""
+        """Switch the interceptor off, and connect the error-free gradients of learned feedback."""
         self.leave()
         y, met = first_tensor(output), self.now.met
         self.now.met = {}
@@ -104,44 +107,46 @@ class Layers(Route):
         if not self.transport.learned or silent or y is None or not y.requires_grad or not met:
             return None
         pairs = [(weight, self.feedback[name]) for name, weight in met.items()]
-        return swap(output, y, drifting(self.transport, y, pairs, given.scale, self.now.seed))
+        return swap(output, y, error_free_gradients(self.transport, y, pairs, given.scale, self.now.seed))
 
+    @override
     def leave(self) -> None:
-        """Stop to watch, also after a pass that was interrupted."""
-        leave(self.now.watch)
-        self.now.watch = None
+        """Switch the interceptor off, also after an interrupted pass."""
+        switch_off(self.now.interceptor)
+        self.now.interceptor = None
 
+    @override
     def remove(self) -> None:
-        """Leave the network's modules alone from now on."""
+        """Remove all hooks from the network."""
         for handle in self.handles:
             handle.remove()
 
-    def _watch(self, on_call: OnCall) -> Watch:
+    def _interceptor(self, on_call: OnLayerCall) -> WeightInterceptor:
         names = {id(module._parameters[own]): name for module, own, name in self.places}
-        return Watch(names, on_call)
+        return WeightInterceptor(names, on_call)
 
     def _meet(self, run: Callable[[], object]) -> dict[str, nn.Parameter]:
-        """The weights that one forward pass meets, in order."""
+        """The weights that one forward pass uses, in the order of the calls."""
         met: dict[str, nn.Parameter] = {}
 
-        def note(name: str, weight: nn.Parameter, call: Call) -> Tensor:
+        def note(name: str, weight: nn.Parameter, call: LayerCall) -> Tensor:
             met[name] = weight
-            # by the same function as in training: the watch knows an activity by it
-            return passing(call.layer, self.transport, call.x, call.weight, call.bias, call.weight.detach())
+            # by the same function as in training: the interceptor recognises activities by it
+            return transported(call.layer, self.transport, call.x, call.weight, call.bias, call.weight.detach())
 
-        with torch.enable_grad(), self._watch(note):
+        with torch.enable_grad(), self._interceptor(note):
             run()
         return met
 
-    def _pass(self, name: str, weight: nn.Parameter, call: Call) -> Tensor:
+    def _pass(self, name: str, weight: nn.Parameter, call: LayerCall) -> Tensor:
         if name not in self.weights:
             raise RuntimeError(
                 f"parameter {name!r} has no feedback: the forward pass that found the layers did not meet it. Attach "
                 "with an example that takes the same path"
             )
         self.now.met[name] = weight
-        B = same_part(name, weight, call.weight, getattr(self, f"feedback_{self.weights[name]}"))
-        return passing(call.layer, self.transport, call.x, call.weight, call.bias, B)
+        B = feedback_view_of(name, weight, call.weight, getattr(self, f"feedback_{self.weights[name]}"))
+        return transported(call.layer, self.transport, call.x, call.weight, call.bias, B)
 
     def _keep(self, k: int, B: Tensor) -> None:
         if self.transport.learned:
@@ -150,7 +155,7 @@ class Layers(Route):
             self.register_buffer(f"feedback_{k}", B)
 
     def _redraw(self, generator: Generator) -> None:
-        """Draw anew what is drawn for every batch. Never in place: an earlier pass may still wait for its backward."""
+        """Draw the feedback of this pass. Not in place: an earlier pass may still need its feedback in backward."""
         parameters = self._by_name()
         for name, k in self.weights.items():
             B = getattr(self, f"feedback_{k}")
@@ -159,14 +164,14 @@ class Layers(Route):
                 self._buffers[f"feedback_{k}"] = new
 
     def _follow(self) -> None:
-        """Move the feedback along, if the network was moved or converted without its learner."""
+        """Move the feedback to the device and dtype of its weight, if the network was moved without its learner."""
         parameters = self._by_name()
         for name, k in self.weights.items():
             B, W = getattr(self, f"feedback_{k}"), parameters[name]
             if (B.device, B.dtype) == (W.device, W.dtype):
                 continue
             if self.transport.learned:
-                B.data = B.data.to(W.device, W.dtype)  # the optimizer holds this very parameter
+                B.data = B.data.to(W.device, W.dtype)  # in place, as the optimizer holds this parameter
             else:
                 self._buffers[f"feedback_{k}"] = B.to(W.device, W.dtype)
 
@@ -176,16 +181,16 @@ class Layers(Route):
         }
 
     def _enter(self, module: nn.Module, args: Any) -> None:
-        """Before a layer runs: outside of the network's own call it can only be a checkpoint, run again in backward."""
-        if self.ports.idle or self.now.watch is not None or self.now.again is not None:
+        """Before a layer runs. Outside of a forward pass, only a checkpoint runs it, again in backward."""
+        if self.ports.idle or self.now.interceptor is not None or self.now.again is not None:
             return
         check_inside(next(name for owner, _, name in self.places if owner is module).rpartition(".")[0])
-        self.now.again = (module, self._watch(self._pass))
-        self.now.again[1].enter()
+        self.now.again = (module, self._interceptor(self._pass))
+        self.now.again[1].switch_on()
 
     def _exit(self, module: nn.Module, args: Any, output: Any) -> None:
         if self.now.again is not None and self.now.again[0] is module:
-            leave(self.now.again[1])
+            switch_off(self.now.again[1])
             self.now.again = None
 
 

@@ -20,10 +20,10 @@ from skipback.engine.route import Route
 from skipback.engine.routes import build
 from skipback.engine.star import NOTHING, Given, Star
 from skipback.engine.state import all_trainable, untouched
+from skipback.engine.step.by_backward import CompiledLearner, step_by_backward
 from skipback.engine.step.checks import check_mode, shared
 from skipback.engine.step.compiled import Compiler, compiler
 from skipback.engine.step.stepper import Stepper
-from skipback.engine.step.whole import Whole, whole
 from skipback.engine.summary import summary
 from skipback.feedback import Sees
 from skipback.memory import Memory
@@ -64,7 +64,7 @@ class Learner(nn.Module):
         self.ports = Ports()
         self._travelling: list[Given] = []
         self._stepper: Stepper | None = None
-        self._compiled = Whole()
+        self._compiled = CompiledLearner()
         self._inside: list[None] = []  # one for each call of the learner itself that runs now
         self._handles = [
             net.register_forward_pre_hook(self._open, with_kwargs=True),
@@ -209,7 +209,7 @@ class Learner(nn.Module):
         how, stepper = compiler(compile), self._stepper
         if stepper is not None and not self.ports.plain and stepper.fits(args) and (how is None or stepper.chain):
             return stepper(args, t, loss, update, given, how)
-        return whole(self, self._compiled.of(self, how), args, t, loss, update, given)
+        return step_by_backward(self, self._compiled.get(self, how), args, t, loss, update, given)
 
     @property
     def feedback(self) -> dict[str, Tensor]:

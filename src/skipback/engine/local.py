@@ -1,9 +1,9 @@
-"""Local losses on the perturbed route: each port has a classifier of its own, and learns from its loss alone.
+"""Local losses on the perturbed route: each port has a classifier, and learns from that classifier's loss alone.
 
     z_l = A_l h_l + a_l;  L_l = cross-entropy(z_l, t);  e_l = dL_l/dz_l
     teaching_l,n = sum_k c_{k,n} u_{l,k,n}      from the derivatives s_{k,n} = <e_{l,n}, A_l u_{l,k,n}>
 
-All of it is known as soon as the port is: nothing waits for the output. Between blocks the network is cut.
+The teaching of a port is known as soon as the port is, before the output. The graph is cut between blocks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from skipback.blocks import Layout, first_tensor, swap
 from skipback.engine.perturbed import refuse_in_eval
@@ -25,7 +26,7 @@ from skipback.types import as_matrix, row_width
 
 
 class Local(Route):
-    """Keeps the classifiers, and draws the directions of each step. See `Route`."""
+    """The route of local losses: holds the classifiers, and draws the directions of each step."""
 
     def __init__(self, method: Perturbed, net: nn.Module, layout: Layout, *, seed: int) -> None:
         super().__init__()
@@ -36,6 +37,7 @@ class Local(Route):
         self.blocks, self.classes = [port.name for port in ports], row_width(layout.segments[-1].shape)
         self.classifiers = nn.ModuleList(_linear(port.size, port.outputs, like, generator) for port in ports)
 
+    @override
     def open(self, net: nn.Module, args: Any, kwargs: Any, given: Given) -> None:
         """Cut the network."""
         refuse_compiled()
@@ -49,8 +51,9 @@ class Local(Route):
         self.ports = Ports(met=[])
         self.ports.install(net, self.cuts)
 
+    @override
     def close(self, net: nn.Module, output: Any, given: Given) -> Any:
-        """Teach every port and its classifier when the output's gradient arrives, each with what it found itself."""
+        """Connect the output, so that its backward teaches every port and classifier by the local gradients."""
         ports = self.ports
         self.leave()
         y = None if output is None else first_tensor(output)
@@ -62,8 +65,9 @@ class Local(Route):
             y.register_hook(refuse_in_eval)  # evaluation is free; training by it would silently be backprop
         return None
 
+    @override
     def leave(self) -> None:
-        """Cut the network no longer."""
+        """Remove the cuts of this pass."""
         if self.ports is not None:
             self.ports.remove()
         self.ports = None
@@ -82,29 +86,29 @@ class Local(Route):
                 e, h = _error(classifier, port, given, self.classes)
                 taught += [port, classifier.weight, classifier.bias]
                 gradients += [_teaching(self.estimate, e, classifier.weight, port, generator), e.T @ h, e.sum(0)]
-        result: Tensor = Sent.apply(y, len(taught), *taught, *gradients)  # type: ignore[no-untyped-call]
+        result: Tensor = ReadyGradients.apply(y, len(taught), *taught, *gradients)  # type: ignore[no-untyped-call]
         return result
 
 
-class Sent(torch.autograd.Function):
-    """Send gradients that are known by now, once the output's own gradient arrives."""
+class ReadyGradients(torch.autograd.Function):
+    """Identity on the output whose backward returns gradients that were computed before."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, count: int, *rest: Tensor) -> Tensor:
-        """Pass y on, and keep the gradients: `rest` is `count` taught tensors, and a gradient for each."""
+        """Return y, and save the gradients: `rest` is `count` taught tensors, then a gradient for each."""
         ctx.save_for_backward(*rest[count:])
         ctx.dtypes = [tensor.dtype for tensor in rest[:count]]
         return y.detach()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Hand out what is known."""
+        """Return dL/dy for y, and the saved gradient for each taught tensor."""
         sent = [g.to(dtype) for g, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)]
         return (*gradients, None, *sent, *[None] * len(sent))
 
 
 def _linear(inputs: int, outputs: int, like: Tensor, generator: torch.Generator) -> nn.Linear:
-    """A classifier from U(-1/sqrt(D), 1/sqrt(D)), torch's default, without the global random state."""
+    """Initialise a classifier from U(-1/sqrt(D), 1/sqrt(D)), torch's default, without the global random state."""
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=like.dtype)
     bound = inputs**-0.5
     for p in (layer.weight, layer.bias):

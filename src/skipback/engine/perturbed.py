@@ -1,7 +1,7 @@
 """The perturbed route: gradients from directional derivatives in random directions (forward gradients).
 
-Before the network runs, forward mode gives the tangent of its output for each random direction; after it ran, the
-output is connected to what is taught. See `tangents` and `estimated` for the two halves.
+Before the network runs, forward mode computes the tangent of its output for each random direction; afterwards the
+output is connected to the taught tensors. See `tangents` and `estimated` for the two halves.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from skipback.blocks import Cut, Layout, first_tensor, swap
 from skipback.engine.estimated import estimated
@@ -24,7 +25,7 @@ from skipback.method import Perturbed
 
 
 class Perturbation(Route):
-    """Draws the directions of each step. See `Route`."""
+    """The perturbed route: draws the directions of each step."""
 
     def __init__(self, method: Perturbed, net: nn.Module, layout: Layout, *, seed: int) -> None:
         super().__init__()
@@ -34,8 +35,9 @@ class Perturbation(Route):
         if self.estimate.space is Space.ACTIVITIES:
             _check_batch_first(layout)
 
+    @override
     def open(self, net: nn.Module, args: Any, kwargs: Any, given: Given) -> None:
-        """Find the output's tangents, and get the network ready for its training pass."""
+        """Compute the output's tangents, and prepare the network for its training pass."""
         refuse_compiled()
         if not net.training:
             return
@@ -45,8 +47,9 @@ class Perturbation(Route):
         now.open(net, args, kwargs)
         self.now = now
 
+    @override
     def close(self, net: nn.Module, output: Any, given: Given) -> Any:
-        """Connect the output to what is taught."""
+        """Connect the output to the taught tensors."""
         now = self.now
         self.leave()
         y = None if output is None else first_tensor(output)
@@ -58,6 +61,7 @@ class Perturbation(Route):
             y.register_hook(refuse_in_eval)  # evaluation is free; training by it would silently be backprop
         return None
 
+    @override
     def leave(self) -> None:
         """End the step, if one is open."""
         if self.now is not None:
@@ -89,7 +93,7 @@ class _Weights:
         torch.set_grad_enabled(False)
 
     def close(self) -> None:
-        """Record graphs again, whatever happened."""
+        """Switch the recording of graphs on again, also after an error."""
         torch.set_grad_enabled(True)
         torch.clear_autocast_cache()  # weights cast without a graph could be handed to a pass that needs one
 
@@ -108,7 +112,7 @@ class _Weights:
 
 @dataclass
 class _Activities:
-    """One step in which what flows at the ports is perturbed: a direction of its own for each sample and unit."""
+    """One step in which the activations at the ports are perturbed, each sample and unit by its own direction."""
 
     estimate: Estimate
     layout: Layout
@@ -128,15 +132,15 @@ class _Activities:
         self.ports.met = []
 
     def close(self) -> None:
-        """Cut no longer, whatever happened."""
+        """Remove the cuts, also after an error."""
         self.ports.remove()
 
     def connect(self, y: Tensor) -> Tensor:
-        """Return the output, connected to the ports that the training pass met."""
+        """Return the output, connected to the ports of the training pass."""
         assert self.tangents is not None
         met = [(block, port) for block, port, _ in self.ports.take()]
         if not met:
-            return y  # all but the head is frozen
+            return y  # all blocks but the head are frozen
         return estimated(
             y,
             combine=self.estimate.combine,
@@ -152,11 +156,11 @@ class _Activities:
         return u
 
     def _directions(self, met: list[tuple[str, Tensor]]) -> list[Tensor]:
-        """The directions (K, N, *P) of each port that was met, then those of what is no port now but was perturbed."""
+        """The directions (K, N, *P) of each port of the training pass, then those of perturbed tensors without one."""
         drawn = {block: list(map(torch.stack, zip(*self._calls(block), strict=True))) for block in self.drawn[0]}
         found = []
         for block, port in reversed(met):
-            # from the end: calls that meet no port, as nothing before them is taught, come first
+            # from the end: calls without a port, as no tensor before them is trained, come first
             calls = drawn.get(block, [])
             if not calls or calls[-1].shape[1:] != port.shape:
                 raise RuntimeError(
@@ -168,12 +172,12 @@ class _Activities:
         return [*reversed(found), *(u for calls in drawn.values() for u in calls if u.shape[1] == samples)]
 
     def _calls(self, block: str) -> list[list[Tensor]]:
-        """For each direction the noise of the calls of one block."""
+        """The noise of each call of one block, for each direction."""
         return [draws.get(block, []) for draws in self.drawn]
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    """N(0, 1), in the shape of another tensor."""
+    """Draw N(0, 1), of the shape of another tensor."""
     return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
@@ -192,7 +196,7 @@ def _check_batch_first(layout: Layout) -> None:
 
 
 def refuse_in_eval(_: Tensor) -> None:
-    """Tell whoever calls backward that this forward pass had nothing to teach with."""
+    """Hook of the output in eval mode: raise when `backward` is called."""
     raise RuntimeError(
         "this network is in eval mode, where nothing is perturbed and so nothing can be taught: call train() (and "
         "eval() on the layers that shall stay fixed), or use `with learner.exact():` for plain gradients"

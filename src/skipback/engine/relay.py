@@ -1,4 +1,4 @@
-"""The relay: what the first port is taught, carried forwards to all later ports by forward mode.
+"""The relay: the teaching of the first port, propagated forward to all later ports by forward mode.
 
 u_1 = B_1[c]        u_l = (dh_l/dh_1) u_1        one forward pass for each of the C outputs
 """
@@ -17,22 +17,22 @@ from skipback.engine.tangents import tangent_pass
 
 
 def relay(net: nn.Module, cuts: Sequence[Cut], args: Any, kwargs: Any, first: str, B: Tensor) -> dict[str, Tensor]:
-    """Carry B forwards.
+    """Propagate the rows of B forward from the first port.
 
     Args:
-        net: the network; left as it is.
-        cuts: its cuts.
+        net: the network; nothing of it changes.
+        cuts: where its ports are.
         args: positional inputs.
         kwargs: named inputs.
         first: the block whose port B teaches.
         B: (C, *P_1).
 
     Raises:
-        ValueError: a batch norm in training mode joins the samples, and takes off what is common to them; or a port is
-            not behind the first one.
+        ValueError: a batch norm in training mode mixes the samples, and subtracts their mean; or a port is not reached
+            from the first one.
 
     Returns:
-        By block, the tangents of its port (C, N, *P). A block that is called several times has those of its last call.
+        The tangents of each block's port (C, N, *P); of a block that is called several times, those of its last call.
     """
     for name, module in net.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:

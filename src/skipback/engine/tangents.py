@@ -1,12 +1,12 @@
-"""Tangents: run a network once more in forward mode, with noise for a direction at its cuts or in its parameters.
+"""Tangents: run a network once more in forward mode, along random directions at its cuts or in its parameters.
 
-    dy_n = sum_k (dy_n / dh_k) u_k + (dy_n / dw) v        h_k what flows at cut k, u_k its noise, w the parameters
+    dy_n = sum_k (dy_n / dh_k) u_k + (dy_n / dw) v        h_k the activation at cut k, u_k its noise, w the parameters
 
-The values that flow are those of the plain network; only their tangents get the noise. Nothing is recorded for reverse
-mode, so a pass costs about one forward pass and keeps no activations.
+The activations are those of the plain network; the noise is added to their tangents only. No graph is recorded, so a
+pass takes about as long as one forward pass and caches no activations.
 
 Call it *before* the training pass: it starts from the same random state and buffers, so it draws the same dropout
-masks, and it puts both back, so the training pass finds them as if nothing had happened. It runs in full precision, as
+masks, and it restores both, so the training pass starts from them too. It runs in full precision, as
 PyTorch's forward mode mixes types under autocast, and with those kernels of attention and recurrent layers that have a
 forward-mode rule (their dropout may draw other masks than a fused kernel does).
 """
@@ -30,7 +30,7 @@ from skipback.engine.state import same_random_state
 from skipback.engine.stream import COMPILED, refuse_compiled
 
 Noise = Callable[[Cut, Tensor], Tensor]
-"""From a cut and what flows there (N, *P), a dual tensor, to the direction (N, *P) in which it is perturbed."""
+"""(cut, the dual tensor there (N, *P)) -> the direction (N, *P) in which it is perturbed."""
 
 
 def tangent_pass(
@@ -44,12 +44,12 @@ def tangent_pass(
     """Run the network in forward mode. Returns the tangent of its output (N, C...).
 
     Args:
-        net: the network; its buffers, the random state and the inputs are left as they were.
-        cuts: where noise is added to the tangent that flows: `layout.cuts`, or none.
+        net: the network; its buffers, the random state and the inputs do not change.
+        cuts: where noise is added to the tangent: `layout.cuts`, or none.
         args: positional inputs of the network.
         kwargs: named inputs of the network.
-        noise: draws the direction at a cut, each time that the network passes it.
-        directions: by name, the direction of each parameter that is perturbed too, in the parameter's shape.
+        noise: draws the direction at a cut, each time that the pass reaches it.
+        directions: by parameter name, the direction of each perturbed parameter, of the parameter's shape.
 
     Raises:
         NotImplementedError: the network has an operation without a forward-mode rule.
@@ -60,10 +60,10 @@ def tangent_pass(
 
 @functools.cache
 def _uncompiled() -> Callable[..., Tensor]:
-    """The pass, out of the reach of torch.compile: without fullgraph=True it comes here by a graph break.
+    """Return the pass with torch.compile disabled: without fullgraph=True, compiled code gets here by a graph break.
 
-    Compiled, the parts of the pass would lose the tangents without a word. Not a decorator, as that imports the
-    compiler, which takes a second.
+    In compiled code the pass would silently lose the tangents. Not a decorator, which would import the compiler at once
+    and so take a second.
     """
     function: Callable[..., Tensor] = torch.compiler.disable(_pass, reason=COMPILED)
     return function
@@ -87,7 +87,7 @@ def _pass(
 
 
 class _Forward(nn.Module):
-    """The forward of a network, without the hooks on the network itself: those of the learner must not nest."""
+    """The forward of a network without the hooks on the network itself: the learner's must not nest."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -100,16 +100,16 @@ class _Forward(nn.Module):
 def _run(net: nn.Module, directions: Mapping[str, Tensor], args: Any, kwargs: Any) -> Any:
     parameters = dict(net.named_parameters())
     taken = {f"net.{name}": _dual(parameters[name].detach(), v) for name, v in directions.items()}
-    # copies of the buffers, rather than putting them back: a graph that waits for its backward may have saved them
+    # copies of the buffers: restoring them in place would break a graph that has saved them for its backward
     taken |= {f"net.{name}": buffer.clone() for name, buffer in net.named_buffers()}
     return torch.func.functional_call(_Forward(net), taken, args, kwargs)
 
 
 @contextlib.contextmanager
 def _forward_mode(net: nn.Module) -> Iterator[None]:
-    """Inside, tangents flow and nothing is recorded."""
+    """Context of a pass: forward mode on, no graph, full precision, random state and buffers restored at its end."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.compiler.set_stance("force_eager"))  # of compiled parts of the network
+        stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled parts of the network run uncompiled
         stack.enter_context(torch.no_grad())
         stack.enter_context(same_random_state(net))
         stack.enter_context(torch.autocast(_like(net).device.type, enabled=False))
@@ -136,7 +136,7 @@ def _like(net: nn.Module) -> Tensor:
 
 
 def _copies(inputs: Any, dtype: torch.dtype | None) -> Any:
-    """Copies, as a network may write into its inputs; in another precision, where autocast would have cast them."""
+    """Copy the inputs, as a network may overwrite them; cast to full precision where autocast was on."""
     return map_tensors(inputs, lambda t: t.detach().to(dtype if t.is_floating_point() else None, copy=True))
 
 
@@ -147,7 +147,7 @@ def _dual(primal: Tensor, tangent: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _noisy(net: nn.Module, cuts: Sequence[Cut], noise: Noise) -> Iterator[None]:
-    """Inside, what flows at the cuts has its noise added to its tangent."""
+    """Context in which hooks at the cuts add noise to the tangents."""
     handles = []
     for cut in cuts:
         module = net.get_submodule(cut.module)
@@ -171,11 +171,11 @@ def _after(cut: Cut, noise: Noise) -> Callable[[nn.Module, Any, Any], Any]:
 
 
 def _add(cut: Cut, noise: Noise, tree: Any) -> Any:
-    """Add noise to the tangent that arrives, for the tensor that the cut takes as its port."""
+    """Add noise to the tangent of the cut's port."""
     flowing = tensors(tree)[cut.position]
     primal, tangent = forward_ad.unpack_dual(flowing)
     drawn = noise(cut, flowing)
-    # a copy, as an in-place activation behind the cut writes over the tangent, and the caller needs its noise
+    # a clone, as an in-place activation behind the cut overwrites the tangent, and the caller needs the noise
     dual = _dual(primal, drawn.clone() if tangent is None else tangent + drawn)
     return map_tensors(tree, lambda t: dual if t is flowing else t)
 
@@ -184,7 +184,7 @@ _REWRITE = "write it with other operations (or give its autograd.Function a jvp)
 
 
 def _named(error: Exception, net: nn.Module) -> Exception:
-    """The same error, told with the operation, the module and what to do, if forward mode is its cause."""
+    """If forward mode is the cause of an error, explain it by operation, module and remedy; else return it."""
     text = str(error)
     # a product with a sparse tensor asks for its tangent, a tensor of zeros that no sparse backend can make
     sparse = re.search(r"_efficientzerotensor.*'Sparse|forward AD with _?sparse", text, re.DOTALL)

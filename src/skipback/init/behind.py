@@ -1,4 +1,4 @@
-"""Behind: which weight layers stand directly behind a port, so that their weights alone carry the error to it."""
+"""Behind: which weight layers read a port directly, so that their weights alone make the gradient there."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from skipback.blocks import first_tensor
 from skipback.engine.learner import Learner
-from skipback.engine.passing import Convolution, Linear
 from skipback.engine.state import untouched
+from skipback.engine.transported import Convolution, Linear
 
 SOLVED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose backward is linear in a weight that can be solved for."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class LayerTrace:
     """One call of a layer.
 
     Attributes:
-        entering: its input in the autograd graph; `None` if nothing before it learns.
-        leaving: its output there.
+        entering: the autograd edge of its input; `None` if no parameter before it is trained.
+        leaving: the autograd edge of its output.
         shape: of its input.
     """
 
@@ -41,26 +41,26 @@ class Seen:
 
     y: Tensor
     ports: dict[str, GradientEdge]
-    calls: dict[str, list[Call]]
+    calls: dict[str, list[LayerTrace]]
 
     def port_before(self, name: str) -> str | None:
-        """The block whose port enters a layer as it is."""
+        """The block whose port is the input of a layer; `None` if another tensor is."""
         (call,) = self.calls[name]
         if call.entering is None:
             return None
-        place = call.entering[:2]  # the node and the number of its output; what follows only keeps it alive
+        place = call.entering[:2]  # the node and the number of its output; the rest only holds a reference
         return next((block for block, edge in self.ports.items() if edge[:2] == place), None)
 
 
 def observe(learner: Learner, names: Iterable[str], inputs: tuple[Any, ...]) -> Seen:
-    """Run the plain network once, and note what enters and leaves these layers."""
-    calls: dict[str, list[Call]] = {name: [] for name in names}
+    """Run the plain network once, and record the inputs and outputs of these layers."""
+    calls: dict[str, list[LayerTrace]] = {name: [] for name in names}
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             h = first_tensor((args, kwargs))
             shape = torch.Size() if h is None else h.shape
-            calls[name].append(Call(entering=_edge(h), leaving=_edge(first_tensor(output)), shape=shape))
+            calls[name].append(LayerTrace(entering=_edge(h), leaving=_edge(first_tensor(output)), shape=shape))
 
         return hook
 
@@ -78,7 +78,7 @@ def _edge(tensor: Tensor | None) -> GradientEdge | None:
 
 
 def plan(learner: Learner, inputs: tuple[Any, ...]) -> tuple[dict[str, str], dict[str, str]]:
-    """The layers that can be solved, each with its port, in the order of their calls; and why the others cannot."""
+    """The layers that can be solved, with their ports, in the order of the calls; and why the other layers cannot."""
     weighted = {name: module for name, module in learner.net.named_modules() if _weighted(module)}
     order: list[str] = []
     handles = [m.register_forward_pre_hook(lambda m, args, n=n: order.append(n)) for n, m in weighted.items()]

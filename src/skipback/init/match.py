@@ -12,12 +12,12 @@ from skipback.method import Direct
 def matched(learner: Learner) -> list[str]:
     """Set W_l = B_l^T B_{l-1} where a dense layer leads from one port to the next, and the head's weight to B_{L-1}.
 
-    With the feedback of `fwm()` these are the weights that it was made from, as far as rank C allows; all else of them
-    is lost. Biases, the first layer and every other layer stay. (Feedback-Weight Matching, ICLR 2026, equation 7 as
-    given in a summary.)
+    With the feedback of `fwm()` these are the weights that the feedback was initialised from, projected to rank C.
+    Biases, the first layer and every other layer stay. (Feedback-Weight Matching, ICLR 2026, equation 7 as given in a
+    summary.)
 
     Args:
-        learner: with a direct method, whose blocks are known.
+        learner: with a direct method, and its blocks found.
 
     Returns:
         The names of the layers that were set.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from skipback.lab.data.nodes import labelled
 from skipback.method import Anchored, Direct, Method
@@ -28,8 +29,8 @@ class Labelled(Wrapper):
         """Those of the inner signal, and the target, which says which nodes have a label."""
         return self.signal.needs | Needs.TARGET
 
+    @override
     def __call__(self, step: Step) -> Tensor:
-        """See `Signal`."""
         assert step.target is not None
         has = labelled(step.target)
         values = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}

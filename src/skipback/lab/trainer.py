@@ -23,7 +23,7 @@ from skipback.lab.data import Dataset
 from skipback.lab.data.pipeline import Feeds, feeds
 from skipback.lab.data.pipeline_rows import Feed
 from skipback.lab.errors import LabError
-from skipback.lab.losses import LOSSES, Loss
+from skipback.lab.losses import LOSSES, TaskLoss
 from skipback.lab.tasks import RULES, remembers
 from skipback.measure.alignment import alignment
 from skipback.method import Method
@@ -48,7 +48,7 @@ class Trainer:
         self.run, self.data = run, data if isinstance(data, Feeds) else feeds(data)
         self.device = machine.device(run.device)
         self.rules = RULES[self.data.task]
-        self.loss: Loss = self.rules.loss(run.loss or "ce")
+        self.loss: TaskLoss = self.rules.loss(run.loss or "ce")
         self.feed = self.data.train.on(self.device, self._targets)
         splits = {"test": self.data.test, "valid": self.data.valid}
         self.scored = {name: feed.on(self.device, self._targets) for name, feed in splits.items() if feed is not None}
@@ -192,7 +192,7 @@ class Trainer:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
 
 
-def _method(run: Run, loss: Loss, samples: int) -> Method:
+def _method(run: Run, loss: TaskLoss, samples: int) -> Method:
     return choices.method(
         run.method,
         as_published=run.as_published,

@@ -1,4 +1,4 @@
-"""Aside: run a training pass of a learner, and leave no trace of it."""
+"""Aside: run a training pass of a learner, and restore everything that it changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INTERNAL = frozenset(vars(nn.Module()))
 
 @contextlib.contextmanager
 def aside(learner: Learner) -> Iterator[None]:
-    """Put back all that a training pass changes: `.grad`, batch-norm statistics, memory, counters, random states.
+    """Restore all that a training pass changes: `.grad`, batch-norm statistics, memory, counters, random states.
 
     Weights are not copied: a pass does not change them. Two passes, each in an `aside` of its own, draw the same
     dropout masks and (where a method has any) the same random directions.
@@ -43,7 +43,7 @@ def aside(learner: Learner) -> Iterator[None]:
 
 
 def _kept(module: nn.Module) -> Callable[[], None]:
-    """Remember what one module of the method holds. Returns what puts it back."""
+    """Save the state of one module of the method. Returns the function that restores it."""
     buffers = [(name, buffer, buffer.detach().clone()) for name, buffer in module.named_buffers(recurse=False)]
     attributes = {name: value for name, value in vars(module).items() if name not in _INTERNAL}
     lists = [(value, list(value)) for value in attributes.values() if isinstance(value, list)]
@@ -68,7 +68,7 @@ def _kept(module: nn.Module) -> Callable[[], None]:
 
 
 def prepare(learner: Learner, x: Any, ids: Tensor | None) -> tuple[Any, ...]:
-    """Find the blocks if nobody has, and return the inputs as a tuple.
+    """Find the blocks if they are not known, and return the inputs as a tuple.
 
     Raises:
         ValueError: the signal is a delayed one, and `ids` is missing.
@@ -82,7 +82,7 @@ def prepare(learner: Learner, x: Any, ids: Tensor | None) -> tuple[Any, ...]:
 
 
 def layout_of(learner: Learner, inputs: tuple[Any, ...]) -> Layout:
-    """The blocks: those of the method, or (for plain backprop, which has no cuts) those that a method would have."""
+    """The blocks of the method; for plain backprop, which has no cuts, the blocks that a direct method would have."""
     if learner.layout is not None:
         return learner.layout
     with learner.exact(), untouched(learner.net), all_trainable(learner.net):
@@ -107,7 +107,7 @@ def gradients(
     given: Tensor | None = None,
     exact: bool = False,
 ) -> dict[str, Tensor | None]:
-    """What one training pass leaves in `.grad` of each of the network's parameters. Nothing changes.
+    """The gradients that one training pass writes to `.grad` of the network's parameters. Nothing changes.
 
     Args:
         learner: with any method.
@@ -115,8 +115,8 @@ def gradients(
         t: the target of the loss.
         loss: loss(output, target).
         ids: for delayed signals.
-        given: the target that the method gets; `None` is t.
-        exact: backprop's gradient instead: same weights, mode and dropout masks.
+        given: the target that is passed to the method; `None` is t.
+        exact: compute backprop's gradients instead, with the same weights, mode and dropout masks.
     """
     inputs = prepare(learner, x, ids)
     with aside(learner), learner.exact() if exact else contextlib.nullcontext():

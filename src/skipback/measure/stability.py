@@ -1,7 +1,7 @@
 """Stability: does the teaching of a port point the same way in every batch?
 
 A direction that changes from batch to batch averages out over training, however well it aligns within one. The faeval
-study of feedback alignment asks this of backprop's gradient; here the teaching is asked beside it.
+study of feedback alignment measures this for backprop's gradient; here the teaching is measured beside it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _split(inputs: tuple[Any, ...], t: Tensor, ids: Tensor | None, batches: int)
 
 
 def _picker(positions: Tensor) -> Callable[[Tensor], Tensor]:
-    """Picks these samples out of a tensor that has one row for each."""
+    """Return a function that selects these samples from a tensor with one row per sample."""
     return lambda tensor: tensor[positions.to(tensor.device)]
 
 
@@ -106,7 +106,7 @@ def _batch(learner: Learner, cuts: Sequence[Cut], part: Part, loss: Loss) -> dic
 
 
 def _observe(learner: Learner, cuts: Sequence[Cut], inputs: tuple[Any, ...]) -> tuple[Tensor, dict[str, GradientEdge]]:
-    """As `learner.observe`, also where the method has no cuts of its own (backprop)."""
+    """`learner.observe` with given cuts, for methods that have none (backprop)."""
     ports: dict[str, GradientEdge] = {}
 
     def keep(cut: Cut, port: Tensor) -> None:

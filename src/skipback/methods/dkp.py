@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from skipback.draws import Draw, Zeros
 from skipback.feedback import Feedback, Lesson, Matrix, Parts, Sees, correlation
 from skipback.method import Direct, Paper
@@ -48,8 +50,8 @@ class Correlation(Matrix):
     learns = True
     sees = Sees.ACTIVITY
 
+    @override
     def gradient(self, lesson: Lesson, parts: Parts) -> Parts:
-        """See `Feedback`."""
         (B,) = parts
         return (correlation(lesson.signal, lesson, B) + self.decay * B,)
 

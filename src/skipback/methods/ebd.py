@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from skipback.draws import Draw, Gaussian
 from skipback.feedback import Feedback, Lesson, Matrix, Parts, Sees, correlation
 from skipback.method import Direct, Paper
@@ -49,8 +51,8 @@ class ErrorCorrelation(Matrix):
     learns = True
     sees = Sees.ACTIVITY
 
+    @override
     def gradient(self, lesson: Lesson, parts: Parts) -> Parts:
-        """See `Feedback`."""
         (B,) = parts
         return (B - correlation(lesson.signal, lesson, B),)
 

@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from skipback.draws import Draw, Zeros
 from skipback.feedback import Feedback, FromJacobian, Lesson, Parts
 from skipback.method import Direct, Paper
@@ -47,8 +49,8 @@ class MeanJacobian(FromJacobian):
 
     draw: Draw = field(default_factory=Zeros)
 
+    @override
     def gradient(self, lesson: Lesson, parts: Parts) -> Parts:
-        """See `Feedback`."""
         assert lesson.jacobian is not None
         (B,) = parts
         return (B - lesson.jacobian.to(B.dtype),)

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from skipback.draws import Draw, Uniform
 from skipback.feedback import Feedback, Matrix, Parts, drawn
@@ -54,8 +55,8 @@ class Matched(Matrix):
 
     draw: Draw = field(default_factory=Uniform)
 
+    @override
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
-        """See `Feedback`."""
         above: Tensor | None = None
         found: list[Parts] = []
         for k, port in reversed(list(enumerate(ports))):

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from skipback.draws import Draw, Gaussian
 from skipback.feedback import Feedback, FromJacobian, Lesson, Parts, projected
@@ -54,16 +55,16 @@ class AlignedRows(FromJacobian):
 
     draw: Draw = field(default_factory=lambda: Gaussian(1.0))
 
+    @override
     def project(self, lesson: Lesson, parts: Parts) -> Tensor:
-        """See `Feedback`."""
         return projected(lesson.signal, self.matrix(lesson.port, parts))
 
+    @override
     def matrix(self, port: PortSpec, parts: Parts) -> Tensor:
-        """See `Feedback`."""
         return unit(parts[0].flatten(1)).reshape(parts[0].shape)
 
+    @override
     def gradient(self, lesson: Lesson, parts: Parts) -> Parts:
-        """See `Feedback`."""
         assert lesson.jacobian is not None
         B = parts[0].flatten(1)
         b, E = unit(B), unit(lesson.jacobian.flatten(1).to(B.dtype))

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from skipback.draws import Draw, Uniform
 from skipback.feedback import Feedback, Lesson, Matrix, Parts, Sees
@@ -47,18 +48,15 @@ class Relayed(Matrix):
     draw: Draw = field(default_factory=Uniform)
     sees = Sees.RELAY
 
+    @override
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
-        """See `Feedback`.
-
-        Raises:
-            ValueError: the output has positions, each of which would have to be carried forwards by itself.
-        """
         if any(port.positions for port in ports):
+            # each position would need forward passes of its own
             raise ValueError("ifa cannot teach the positions of a sequence one by one: use dfa()")
         return [*super().init(ports[:1], generator), *[() for _ in ports[1:]]]
 
+    @override
     def project(self, lesson: Lesson, parts: Parts) -> Tensor:
-        """See `Feedback`."""
         assert lesson.relayed is not None
         return torch.einsum("nc,cn...->n...", lesson.signal.to(lesson.relayed.dtype), lesson.relayed)
 

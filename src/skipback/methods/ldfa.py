@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from skipback.draws import Draw, Orthogonal, Zeros
 from skipback.feedback import Feedback, Lesson, Parts, Sees, correlation, projected
@@ -58,8 +59,8 @@ class Subspace(Feedback):
         if self.rank < 1:
             raise ValueError(f"the rank must be 1 or more, got {self.rank}")
 
+    @override
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
-        """See `Feedback`."""
         return [self._factors(port, generator) for port in ports]
 
     def _factors(self, port: PortSpec, generator: Generator) -> Parts:
@@ -67,13 +68,13 @@ class Subspace(Feedback):
         P, Q = Orthogonal()(r, port.outputs, generator), self.draw(r, port.size, generator)
         return P.to(port.device, port.dtype), Q.reshape(r, *port.shape).to(port.device, port.dtype)
 
+    @override
     def project(self, lesson: Lesson, parts: Parts) -> Tensor:
-        """See `Feedback`."""
         P, Q = parts
         return projected(lesson.signal.to(P.dtype) @ P.T, Q)
 
+    @override
     def gradient(self, lesson: Lesson, parts: Parts) -> Parts:
-        """See `Feedback`."""
         P, Q = parts
         e = lesson.signal.to(P.dtype)
         Y = e @ P.T

@@ -167,7 +167,7 @@ def test_a_compiled_network(name, build, part):
     by_step(one, step := update.adam(0.01), DATA[:2])
     one.net.get_submodule(part).compile(backend="eager")
     by_step(one, step, DATA[2:])
-    assert one._stepper.whole
+    assert one._stepper.by_backward
     by_backward(other, adam(other), DATA)
     assert equal(one, other)
 
@@ -411,7 +411,7 @@ def test_the_head_alone_keeps_nothing_of_the_hidden_blocks():
     learner, _ = pair("shallow", nets.dropout)
     by_step(learner, update.adam(), DATA)
     assert all(
-        getattr(rule, "y", None) is None and getattr(rule, "kept", None) is None
+        getattr(rule, "y", None) is None and getattr(rule, "saved", None) is None
         for _, rule in learner._stepper.chain.hidden
     )
 

@@ -30,7 +30,7 @@ X, T, _ = DATA[0]
 @activations
 @pytest.mark.parametrize("before", [nn.Linear(4, 4), nn.BatchNorm1d(4)])
 def test_a_block_by_autograd_writes_activations_over_what_it_has_just_made(act, before):
-    graph = rules.Graph([nn.Identity(), before, act()])
+    graph = rules.ModulesBlock([nn.Identity(), before, act()])
     graph.run(torch.randn(3, 4))
     assert graph.y._version == 1
 
@@ -47,9 +47,9 @@ def test_delta_takes_the_place_of_a_teaching_that_is_nobody_elses(act):
     dense = rules.rule([nn.Linear(3, 4), act()], rows=True)
     with torch.no_grad():
         y, g = dense.run(torch.randn(2, 3)), torch.randn(2, 4)
-        want = dense.derived(g, own=False)
+        want = dense.derived(g, may_overwrite=False)
         assert want.data_ptr() != g.data_ptr()
-        found = dense.derived(g, own=True)
+        found = dense.derived(g, may_overwrite=True)
     assert found.data_ptr() == g.data_ptr()
     assert torch.equal(found, want)
     assert y.abs().sum() > 0
@@ -62,7 +62,7 @@ def test_delta_takes_the_place_of_a_teaching_that_is_nobody_elses(act):
 def test_an_activation_leaves_alone_what_the_block_was_given(act, before):
     x = torch.randn(3, 4)
     kept = x.clone()
-    rules.Graph([*before, act()]).run(x)
+    rules.ModulesBlock([*before, act()]).run(x)
     assert torch.equal(x, kept)
 
 
@@ -71,7 +71,7 @@ def test_an_activation_leaves_alone_what_a_layer_with_its_own_forward_returns(ac
     x, layer = torch.randn(3, 4), nn.Linear(4, 4)
     layer.forward = lambda h: h
     kept = x.clone()
-    rules.Graph([layer, act()]).run(x)
+    rules.ModulesBlock([layer, act()]).run(x)
     assert torch.equal(x, kept)
 
 
@@ -80,7 +80,7 @@ def test_an_activation_with_its_own_forward_is_called(act):
     module = act()
     module.forward = lambda h: h * 7
     layer, x = nn.Linear(4, 4), torch.randn(3, 4)
-    assert torch.equal(rules.Graph([layer, module]).run(x), layer(x) * 7)
+    assert torch.equal(rules.ModulesBlock([layer, module]).run(x), layer(x) * 7)
 
 
 def test_rows_of_the_teaching_of_a_port_go_in_place_and_are_no_ones_matrix():
@@ -88,7 +88,7 @@ def test_rows_of_the_teaching_of_a_port_go_in_place_and_are_no_ones_matrix():
     learner, _ = twins(nets.mlp, sb.dfa(), X)
     before = {k: v.clone() for k, v in learner.star.feedback.items()}
     by_step(learner, update.sgd(0.1), DATA)
-    assert learner._stepper.own
+    assert learner._stepper.may_overwrite
     assert all(torch.equal(before[k], v) for k, v in learner.star.feedback.items())
 
 
@@ -100,7 +100,7 @@ def test_a_dense_block_writes_over_what_it_is_taught_by_if_nobody_else_has_it(ki
     kept = g.clone()
     with torch.no_grad():
         dense.run(torch.randn(2, 3))
-        dense.learn(g, step, own=own)
+        dense.learn(g, step, may_overwrite=own)
     assert torch.equal(g, kept) is not own
 
 
@@ -109,7 +109,7 @@ def test_a_step_lets_go_of_all_activations(name):
     learner, _ = twins(nets.mlp, getattr(sb, name)(), X)
     by_step(learner, update.sgd(0.1), DATA[:1])
     chain = learner._stepper.chain
-    assert [rule.kept for rule in (*(rule for _, rule in chain.hidden), chain.head)] == [None] * 3
+    assert [rule.saved for rule in (*(rule for _, rule in chain.hidden), chain.head)] == [None] * 3
 
 
 # ------------------------------------------------------------------------------------------------------------ errors
@@ -176,11 +176,11 @@ def test_forms_of_a_chain_are_kept_apart_by_what_was_asked_for():
     by_step(learner, step := update.sgd(0.1), [data])
     chain = learner._stepper.chain
     for cast in (True, False, True, False):
-        found.append(forms.formed(chain, cast=cast, compiler=same))
+        found.append(forms.specialise(chain, cast=cast, compiler=same))
     assert found[0] is found[2]
     assert found[1] is found[3]
-    assert [type(form.head).__name__ for form in found[:2]] == ["Low", "Dense"]
-    assert forms.formed(chain, cast=True, compiler=lambda run: run) is not found[0]
+    assert [type(form.head).__name__ for form in found[:2]] == ["AutocastDense", "Dense"]
+    assert forms.specialise(chain, cast=True, compiler=lambda run: run) is not found[0]
     by_step(learner, step, [data])
 
 
@@ -296,7 +296,7 @@ def test_a_step_that_fails_keeps_nothing_of_the_head():
     with pytest.raises(KeyError, match="mine"):
         learner.step(X, T, loss=failing, update=update.sgd())
     chain = learner._stepper.chain
-    assert [rule.kept for rule in (*(rule for _, rule in chain.hidden), chain.head)] == [None] * 3
+    assert [rule.saved for rule in (*(rule for _, rule in chain.hidden), chain.head)] == [None] * 3
 
 
 def test_the_target_of_an_early_signal_is_made_a_matrix_once(monkeypatch):

@@ -170,7 +170,7 @@ def test_nothing_is_changed_before_the_averages_are_there(monkeypatch):
     assert log.index("wait") == log.count("send") == log.count("wait")
     assert [p.tolist() for p in ps] == [[-1, -1], [-1, -1], [0, 0]]
     assert g.tolist() == [1, 1]
-    assert one.inside_product(ps[0]) is None
+    assert one.fusable_rate(ps[0]) is None
     before = len(log)
     one.flush()
     assert len(log) == before

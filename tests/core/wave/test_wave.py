@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import skipback as sb
-from skipback.engine.wave.counts import counted
+from skipback.engine.wave.counts import shared_step_counts
 from skipback.engine.wave.wavefront import wavefront
 from skipback.signals import Delayed, Masked, OutputError, Signed, Target, identity, minus_target, sigmoid
 
@@ -123,9 +123,9 @@ def test_an_optimizer_that_is_not_fused_is_called_itself():
     learner, update = attached(network(), METHODS["drtp"]), UPDATES["adam"]()
     group = update.bind(learner.parameters()).param_groups[0]
     parameters = list(learner.net.parameters())
-    assert counted(update, parameters) is not None
+    assert shared_step_counts(update, parameters) is not None
     group["fused"] = False
-    assert counted(update, parameters) is None
+    assert shared_step_counts(update, parameters) is None
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Sigmoid, nn.GELU, nn.SiLU, lambda: nn.LeakyReLU(0.2)])

@@ -1,4 +1,4 @@
-"""Checks: data that do not fit, and reasons why a step cannot be captured that are known before it has run once."""
+"""Checks before the first step: whether the data fit, and whether a step can be captured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skipback.update import FusedAdam, Update
 
 
 def check_data(learner: Learner, x: Tensor, t: Tensor, batch: int) -> None:
-    """Refuse data that lie elsewhere, that are not of one length, or that the memory has no rows for."""
+    """Refuse data on another device, x and t of different lengths, and more samples than the memory has rows."""
     where = next(learner.net.parameters()).device
     for name, held in (("x", x), ("t", t)):
         if held.device != where:
@@ -32,7 +32,7 @@ def check_data(learner: Learner, x: Tensor, t: Tensor, batch: int) -> None:
 
 
 def check_order(order: Tensor, samples: int) -> None:
-    """Refuse what is no row of ids of this data set: on CUDA an id outside of it would end the process."""
+    """Refuse an order that is no vector of sample ids: on CUDA an id out of range would end the process."""
     if not isinstance(order, Tensor):
         raise ValueError(
             f"order is a {type(order).__name__}: it must be a tensor of ids, e.g. torch.randperm({samples})"
@@ -48,11 +48,11 @@ def check_order(order: Tensor, samples: int) -> None:
 
 
 def reason(learner: Learner, update: Update) -> str | None:
-    """Why a step of this learner cannot be captured; `None` if nothing speaks against it.
+    """Why a step of this learner cannot be captured; `None` if no reason is known.
 
     Args:
-        learner: whose blocks are known.
-        update: what changes the weights; its optimizer is built if it was not.
+        learner: with its blocks found.
+        update: steps the weights; its optimizer is made here if it has none yet.
     """
     device = next(learner.net.parameters()).device
     memory = learner.memory
@@ -87,5 +87,5 @@ def _of_update(learner: Learner, update: Update) -> str | None:
 
 
 def _fused(update: Update, group: dict[str, Any]) -> bool:
-    """Whether the kernel is called directly, with counts on the device."""
+    """Whether the update calls the fused kernel directly, with step counts on the device."""
     return isinstance(update, FusedAdam) and update.by_kernel(group)

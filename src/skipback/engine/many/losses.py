@@ -14,11 +14,11 @@ from skipback.types import Loss
 aten = torch.ops.aten
 
 IGNORED = -100
-"""The class that `cross_entropy` leaves out of its mean."""
+"""The class index that `cross_entropy` ignores."""
 
 
 def loss_and_gradient(loss: Loss, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Each member's loss (N,), and dL/dy (N, B, C), as if it was alone.
+    """Each member's loss (N,), and its gradient dL/dy (N, B, C).
 
     Args:
         loss: loss(output, target) of one member.
@@ -36,7 +36,7 @@ def loss_and_gradient(loss: Loss, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _of_classes(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """By the kernels that autograd would call, which takes longer than they do (see `engine.step.errors`)."""
+    """Cross-entropy by the kernels that autograd calls, without autograd's own time (see `engine.step.errors`)."""
     classes, none = t.flatten(), 0
     logs = torch.log_softmax(y.flatten(0, 1), 1)
     each, weight = aten.nll_loss_forward.default(logs, classes, None, none, IGNORED)
@@ -69,4 +69,4 @@ KNOWN: dict[Loss, Loss] = {
     F.mse_loss: _mse,
     F.binary_cross_entropy_with_logits: _bce,
 }
-"""Losses whose mean over one member is known; any other is called once for each."""
+"""Batched forms of losses that average over a member; any other loss is called once for each member."""

@@ -1,7 +1,7 @@
 """Many networks of one shape, trained as one: each kernel is called once for all of them.
 
-What small networks cost is calls, not arithmetic. Members have their own weights, feedback, memory, optimizer state and
-batches; each ends where its own single run would, but for the rounding of batched products.
+A step of a small network spends its time on kernel calls, not on arithmetic. Members have their own weights, feedback,
+memory, optimizer state and batches; each ends where a run of its own would, but for the rounding of batched products.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from skipback.engine.learner import Learner
-from skipback.engine.many.groups import Group, grouped, own_states, settings, unbound
-from skipback.engine.many.layers import Layer, Stack
+from skipback.engine.many.groups import MemberGroup, grouped, own_states, settings, unbound
+from skipback.engine.many.layers import MemberLayer, MemberStack
 from skipback.engine.many.losses import loss_and_gradient
 from skipback.engine.many.members import check_alike, dense_rules
 from skipback.engine.many.teacher import Teacher
-from skipback.engine.step.chain import Signature
+from skipback.engine.step.chain import NetworkFingerprint
 from skipback.engine.step.checks import check_mode
 from skipback.engine.step.ranks import world
 from skipback.engine.step.rules import Dense
@@ -29,16 +29,16 @@ from skipback.update import Update
 class Many:
     """N learners whose networks have one shape, trained together on one device, in one process.
 
-    Weights, feedback, memory and optimizer state of the members become views of stacked tensors. So each member shows
-    where it stands at any time, to be evaluated, measured or saved; but until `unstack` it is trained by `step` alone,
-    and not moved. Members may differ in weights, draw, signal, and in the settings of their updates.
+    Weights, feedback, memory and optimizer state of the members become views of stacked tensors, so each member can be
+    evaluated, measured or saved at any time. Until `unstack`, train members by `step` only, and do not move them to
+    another device or dtype. Members may differ in weights, draw, signal, and in the settings of their updates.
 
     Args:
         learners: made by `attach(..., example=x)`, all on one route: bp, shallow, or direct with fixed matrices.
 
     Attributes:
         learners: the members.
-        updates: of each member; its optimizer has the state that a single run would have.
+        updates: the update of each member, whose optimizer has the state that a run of its own would have.
 
     Raises:
         ValueError: a member has no batched form, or differs in shape.
@@ -53,7 +53,7 @@ class Many:
         check_alike(rules)
         if len(kinds) > 1:
             raise ValueError(f"all members take one route, but these are {', '.join(sorted(kinds))}")
-        self.layers = [Layer(of_members) for of_members in zip(*rules, strict=True)]
+        self.layers = [MemberLayer(of_members) for of_members in zip(*rules, strict=True)]
         self.teacher = (
             Teacher([learner.star for learner in learners if learner.star is not None]) if _direct(learners) else None
         )
@@ -61,9 +61,9 @@ class Many:
         self.weights = [stack for layer in self.layers for stack in layer.stacks]
         self.updates: list[Update] = []
         self.copies: dict[Update, list[Update]] = {}
-        self.groups: list[Group] = []
+        self.groups: list[MemberGroup] = []
         self.settings: object = None
-        self.signature = Signature(nn.ModuleList(self.nets))
+        self.fingerprint = NetworkFingerprint(nn.ModuleList(self.nets))
 
     def __len__(self) -> int:
         return len(self.learners)
@@ -77,7 +77,7 @@ class Many:
             x: the members' inputs (N, B, ...); `x.expand(N, *x.shape)` is one batch for all, without a copy.
             t: their targets (N, B, ...).
             loss: loss(output, target) of one member.
-            update: what changes the weights: a new one for all (each member gets its own copy), or a list of N. Members
+            update: steps the weights: a new one for all (each member gets its own copy), or a list of N. Members
                 in a row with equal settings are stepped in one call. Pass the same at every step.
             ids: (N, B), for delayed signals.
 
@@ -104,7 +104,7 @@ class Many:
         return losses
 
     def unstack(self) -> list[Learner]:
-        """Give each member its own memory again, with the weights and the state it has. Returns the members."""
+        """Copy weights and state of each member into memory of its own. Returns the members."""
         for stack in self._stacks():
             stack.end()
         own_states(self.updates)
@@ -112,18 +112,18 @@ class Many:
         return self.learners
 
     def _exact(self, e: Tensor) -> list[Tensor]:
-        """The gradients by backprop, down to the lowest block that is taught."""
+        """The gradients by backprop, from the output down to the lowest trained block."""
         found: list[Tensor] = []
         g = e
         for k in reversed(self.taught):
-            delta, gradients = self.layers[k].pull(g)
+            delta, gradients = self.layers[k].backward(g)
             found = [*gradients, *found]
             g = torch.bmm(delta, self.layers[k].weight.whole) if k > self.taught.start else g
         return found
 
     def _direct(self, teachings: Sequence[Tensor]) -> list[Tensor]:
-        """The gradients of each block from its own teaching."""
-        return [gradient for layer, g in zip(self.layers, teachings, strict=True) for gradient in layer.pull(g)[1]]
+        """The gradients of each block from its teaching."""
+        return [gradient for layer, g in zip(self.layers, teachings, strict=True) for gradient in layer.backward(g)[1]]
 
     def _apply(self, gradients: Sequence[Tensor]) -> None:
         places = range(len(self.weights) - len(gradients), len(self.weights))
@@ -131,7 +131,7 @@ class Many:
             group.apply(gradients, places)
 
     def _bind(self, update: Update | Sequence[Update]) -> None:
-        """Give each member its update, and group those that agree, if that is not as it was."""
+        """Bind each member's update, and form the groups again if an update or a setting has changed."""
         updates = self._copies(update) if isinstance(update, Update) else list(update)
         if updates != self.updates:
             _check_updates(updates, len(self))
@@ -142,13 +142,13 @@ class Many:
         if now != self.settings:
             if not self.groups or not all(group.follow() for group in self.groups):
                 self.groups = grouped(self.updates, self.weights, optimizers)
-            self.settings = now  # not before: a refusal must come again
+            self.settings = now  # last: a refusal must be repeated at the next step
 
     def _copies(self, update: Update) -> list[Update]:
-        """One of each member's own, the same at every step.
+        """The copies of one update, one for each member, cached from step to step.
 
         Raises:
-            ValueError: it was used for something else, whose settings and state the copies would not have.
+            ValueError: the update has an optimizer already, whose settings and state the copies would not have.
         """
         if update not in self.copies:
             if update.optimizer is not None:
@@ -159,7 +159,7 @@ class Many:
             self.copies[update] = [unbound(update) for _ in self.learners]
         return self.copies[update]
 
-    def _stacks(self) -> list[Stack]:
+    def _stacks(self) -> list[MemberStack]:
         return [*self.weights, *([] if self.teacher is None else self.teacher.stacks)]
 
     def _check(self, x: Tensor, t: Tensor, ids: Tensor | None) -> None:
@@ -179,7 +179,7 @@ class Many:
                 )
         for stack in self._stacks():
             stack.check()
-        if not self.signature.holds():
+        if not self.fingerprint.holds():
             raise RuntimeError(
                 "a member has changed since Many() was built: a layer or parameter was exchanged, frozen or hooked. "
                 "Call unstack(), and build Many() again"

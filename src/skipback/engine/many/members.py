@@ -1,4 +1,4 @@
-"""Members: which learners can be trained as one, and why others cannot."""
+"""Members: which learners can be trained together, and why others cannot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from skipback.engine.learner import Learner
 from skipback.engine.step.chain import chain
-from skipback.engine.step.checks import opaque
+from skipback.engine.step.checks import needs_backward
 from skipback.engine.step.rules import ACTIVATIONS, Dense, rule
 from skipback.feedback import Matrix, Sees
 from skipback.method import Direct, Exact, HeadOnly
@@ -25,7 +25,7 @@ def dense_rules(learner: Learner) -> list[Dense]:
     """The blocks of one member in order, each a linear layer and its activation; the last one is the head.
 
     Raises:
-        ValueError: its method or its network has no batched form.
+        ValueError: the member's method or network has no batched form.
     """
     _check_method(learner)
     if isinstance(learner.method, Exact):
@@ -44,7 +44,7 @@ def check_alike(members: Sequence[list[Dense]]) -> None:
     """Refuse members that differ in shape, or share a weight.
 
     Raises:
-        ValueError: names the first that differs from the first of all.
+        ValueError: a member differs from member 0, or two layers share a weight.
     """
     shapes = [[_shape(r) for r in rules] for rules in members]
     for n, shape in enumerate(shapes):
@@ -79,12 +79,13 @@ def _check_method(learner: Learner) -> None:
 
 
 def _plain(net: nn.Module) -> list[Dense]:
-    """The layers of a network without cuts: a new one begins at each linear layer, or at the flattening before it."""
+    """The blocks of a network without cuts: each begins at a linear layer, or at the flattening before it."""
     leaves = [m for m in net.modules() if type(m) is not nn.Sequential]
     hooked = any(m._forward_pre_hooks or m._forward_hooks or m._backward_hooks for m in net.modules() if m is not net)
     own = len(net._forward_pre_hooks) + len(net._forward_hooks) == 2  # those of the learner
     known = (nn.Linear, nn.Flatten, *ACTIVATIONS)
-    if type(net) is not nn.Sequential or opaque(net) or hooked or not own or any(type(m) not in known for m in leaves):
+    unknown = any(type(m) not in known for m in leaves)
+    if type(net) is not nn.Sequential or needs_backward(net) or hooked or not own or unknown:
         raise ValueError(LAYERS)
     blocks: list[list[nn.Module]] = [[]]
     for module in leaves:

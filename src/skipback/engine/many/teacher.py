@@ -1,7 +1,7 @@
-"""The teacher: what N stars send to their ports, in one product for each port.
+"""The teacher: the teaching of every port of N members, in one product for each port.
 
-Where all members have one signal that looks at each sample alone, it is found for all of them at once, as if their
-batches were one; else member by member.
+A signal that all members share, and that computes each sample from itself alone, is computed for all members at once,
+as for one long batch; any other signal is computed member by member.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from skipback.engine.guards import check
-from skipback.engine.many.layers import Stack
+from skipback.engine.many.layers import MemberStack
 from skipback.engine.star import Given, Star
 from skipback.memory import Memory
 from skipback.signals import (
@@ -35,7 +35,7 @@ from skipback.types import Needs, Step, as_matrix
 
 
 def rowwise(signal: Signal) -> bool:
-    """Whether a signal is known to look at each sample alone, but for the size of the batch in `Scaled`."""
+    """Whether each row of a signal is known to depend on that sample alone, but for the batch size in `Scaled`."""
     if isinstance(signal, Scaled | Signed | Ternarised | Masked):
         return rowwise(signal.signal)
     if isinstance(signal, Delayed):
@@ -46,7 +46,7 @@ def rowwise(signal: Signal) -> bool:
 
 
 def of_members(signal: Signal, members: int) -> Signal:
-    """The same signal for the batches of all members in a row: a mean is one over a member's own batch."""
+    """The same signal for one long batch of all members: a mean stays the mean over one member's batch."""
     if isinstance(signal, Scaled):
         factor = signal.factor * (members if signal.mean else 1)
         return replace(signal, signal=of_members(signal.signal, members), factor=factor)
@@ -59,7 +59,7 @@ class Teacher:
     """Signal and feedback of N members.
 
     Args:
-        stars: theirs; all feedback is a fixed matrix for each port.
+        stars: the direct route of each member, with a fixed matrix for each port.
     """
 
     def __init__(self, stars: Sequence[Star]) -> None:
@@ -71,11 +71,11 @@ class Teacher:
         self.joint = rowwise(signal) and all(star.method.signal == signal for star in stars)
         self.signal = of_members(signal, len(stars))
         self.feedback = [
-            Stack([star.parts_of(block)[0] for star, block in zip(stars, blocks, strict=True)])
+            MemberStack([star.parts_of(block)[0] for star, block in zip(stars, blocks, strict=True)])
             for blocks in zip(*(star.ports for star in stars), strict=True)
         ]
         self.memory = (
-            Together([star.memory for star in stars if star.memory is not None]) if self._remembers() else None
+            StackedMemory([star.memory for star in stars if star.memory is not None]) if self._remembers() else None
         )
         self.checked = False
 
@@ -83,8 +83,8 @@ class Teacher:
         return self.joint and self.stars[0].memory is not None
 
     @property
-    def stacks(self) -> list[Stack]:
-        """All tensors that are shared with the members."""
+    def stacks(self) -> list[MemberStack]:
+        """All stacks whose slices are the members' feedback and memory."""
         return [*self.feedback, *([] if self.memory is None else self.memory.stacks)]
 
     def __call__(self, e: Tensor, y: Tensor, t: Tensor, ids: Tensor | None) -> list[Tensor]:
@@ -100,7 +100,7 @@ class Teacher:
         return [torch.bmm(signal.to(B.whole.dtype), B.whole.flatten(2)) for B in self.feedback]
 
     def open(self, x: Tensor, t: Tensor, ids: Tensor | None) -> None:
-        """Before the members run: check what a single run would check.
+        """Before the members run: the checks of a single run.
 
         Raises:
             ValueError: ids are missing, or the input of a remembered sample has changed.
@@ -134,23 +134,23 @@ class Teacher:
         return torch.stack(signals)
 
 
-class Together:
-    """The memories of N members as one, member by member: the row of sample i of member n is n S + i.
+class StackedMemory:
+    """The memories of N members as one table: the row of sample i of member n is n S + i.
 
     Args:
-        memories: theirs, of S samples each, and of one record.
+        memories: the memory of each member, of S samples each, and of one record.
     """
 
     def __init__(self, memories: Sequence[Memory]) -> None:
         first = memories[0]
         self.memories, (self.samples, outputs) = list(memories), first.rows.shape
-        self.stacks = [Stack([m.rows for m in memories]), Stack([m.seen for m in memories])]
+        self.stacks = [MemberStack([m.rows for m in memories]), MemberStack([m.seen for m in memories])]
         self.rows = Memory(0, outputs, record=first.record, initial=first.initial)
         self.rows.rows, self.rows.seen = (stack.whole.flatten(0, 1) for stack in self.stacks)
         self.starts = torch.arange(len(memories), device=first.rows.device).unsqueeze(1) * self.samples
 
     def places(self, ids: Tensor) -> Tensor:
-        """Where the samples (N, B) of the members lie, in a row.
+        """The rows of the samples (N, B) of all members, as one vector (N B,).
 
         Raises:
             IndexError: an id lies outside 0 .. S - 1, and would be a sample of another member.
@@ -165,7 +165,7 @@ class Together:
         return (ids + self.starts).flatten()
 
     def read(self, places: Tensor, target: Tensor) -> Tensor:
-        """The rows of these places, initial where unseen."""
+        """Read these rows; samples that were never visited get the initial value."""
         self.rows.complete = all(memory.complete for memory in self.memories)  # a member may have loaded a state
         found = self.rows.read(places, target)
         if self.rows.complete:

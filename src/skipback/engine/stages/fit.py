@@ -1,4 +1,4 @@
-"""Fit: what can be spread over processes, and how many blocks each of them keeps."""
+"""Fit: which learners can be spread over processes, and how many blocks each rank trains."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from skipback.feedback import Sees
 from skipback.method import Direct
 
 RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
-"""Modules that draw from the process's own generator, which in one process the blocks before have moved on."""
+"""Modules that draw from the generator of the process, which in one process earlier blocks would have advanced."""
 
 
 def fitting(learner: Learner) -> Chain:
     """The blocks of a learner that can be spread.
 
     Raises:
-        ValueError: it cannot be; says why.
+        ValueError: the learner cannot be spread; the message says why.
     """
     reason = _method(learner) or _network(learner)
     if reason is not None:
@@ -61,15 +61,15 @@ def _network(learner: Learner) -> str | None:
 
 
 def sizes_of(parameters: Sequence[int], world: int, sizes: Sequence[int] | None) -> tuple[int, ...]:
-    """How many consecutive blocks each rank keeps.
+    """The number of consecutive blocks of each rank.
 
     Args:
-        parameters: how many each block has, the head last.
+        parameters: the number of parameters of each block, the head last.
         world: number of ranks.
-        sizes: what the user wants; `None` makes the largest share of parameters as small as it can be.
+        sizes: as the user passed them; `None` makes the largest share of parameters as small as it can be.
 
     Raises:
-        ValueError: some rank would have no block, or some block no rank.
+        ValueError: a rank would have no block, or a block no rank.
     """
     if world > len(parameters):
         raise ValueError(
@@ -87,7 +87,7 @@ def sizes_of(parameters: Sequence[int], world: int, sizes: Sequence[int] | None)
 
 
 def balanced(parameters: Sequence[int], world: int) -> tuple[int, ...]:
-    """The sizes whose largest share is smallest: the slowest rank sets the pace of all."""
+    """The sizes whose largest share of parameters is smallest, as the slowest rank sets the pace of all."""
     upto = [0, *itertools.accumulate(parameters)]
 
     @functools.cache

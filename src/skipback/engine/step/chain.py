@@ -1,4 +1,4 @@
-"""The chain: a plain sequential network as a list of blocks, so that a step can run them without hooks."""
+"""The chain: a plain sequential network as a list of blocks, which a step runs without hooks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from skipback.blocks import Layout
-from skipback.engine.step.checks import opaque
+from skipback.engine.step.checks import needs_backward
 from skipback.engine.step.rules import Dense, Rule, rule
 
 
@@ -19,9 +19,9 @@ class Chain:
     """The blocks in order.
 
     Attributes:
-        hidden: name and rule of each taught block.
-        head: the rest.
-        forms: the same blocks by other rules, and the compiler of each form (`engine.step.forms`).
+        hidden: name and rule of each hidden block.
+        head: the rule of the last block.
+        forms: cache of `engine.step.forms`: by the kind of step, the compiler and the chain of other rules.
     """
 
     hidden: list[tuple[str, Rule]]
@@ -30,23 +30,23 @@ class Chain:
 
     @property
     def rules(self) -> list[Rule]:
-        """Those of all blocks."""
+        """The rules of all blocks, the head's last."""
         return [*(rule for _, rule in self.hidden), self.head]
 
     @property
     def dense(self) -> bool:
-        """Whether all blocks have the plain closed form."""
+        """Whether all rules are `Dense`, the plain closed form."""
         return all(type(rule) is Dense for rule in self.rules)
 
 
 def chain(net: nn.Module, layout: Layout) -> Chain | None:
-    """The blocks of a network, if it is a plain `nn.Sequential` and nobody else watches its parts; else `None`.
+    """Return the blocks of a plain `nn.Sequential` that has no hooks but the learner's; `None` for any other network.
 
     Args:
-        net: the network, with the method's own hooks.
-        layout: its blocks.
+        net: the network, with the learner's hooks.
+        layout: its cuts and blocks.
     """
-    if opaque(net):
+    if needs_backward(net):
         return None
     leaves = list(_leaves(net, ""))
     starts = {cut.module: cut.block for cut in layout.cuts}
@@ -68,7 +68,7 @@ def chain(net: nn.Module, layout: Layout) -> Chain | None:
 
 
 def _leaves(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    """The modules of a sequential network in the order in which they run, looking through nested ones."""
+    """The modules of a sequential network in the order of their calls, those of a nested `nn.Sequential` included."""
     for name, child in module.named_children():
         if type(child) is nn.Sequential and _sequential(child) and not _watched(child):
             yield from _leaves(child, f"{prefix}{name}.")
@@ -77,20 +77,20 @@ def _leaves(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _sequential(module: nn.Module) -> bool:
-    """Whether it does what `nn.Sequential` does, in a class of its own or not."""
+    """Whether the module runs as `nn.Sequential` does, in a subclass too."""
     own = type(module)
     plain = isinstance(module, nn.Sequential) and own.forward is nn.Sequential.forward
     return plain and own.__call__ is nn.Module.__call__ and "forward" not in vars(module)
 
 
 def _twice(net: nn.Module) -> bool:
-    """Whether a module has two names, so that it is called twice."""
+    """Whether a module is registered under two names, so that one pass calls it twice."""
     names = [name for name, _ in net.named_modules(remove_duplicate=False)]
     return len(set(map(id, net.modules()))) != len(names)
 
 
 def _watched(module: nn.Module, *, before: int = 0, after: int = 0) -> bool:
-    """Whether somebody else hooked a module, beside so many: a step without calls would not be seen."""
+    """Whether a module has hooks beside the learner's `before` and `after`: a step without calls fires none."""
     forwards = len(module._forward_pre_hooks) != before or len(module._forward_hooks) != after
     return bool(forwards or module._backward_hooks or module._backward_pre_hooks)
 
@@ -106,13 +106,16 @@ _EVERYWHERE = (
     _EVERY._global_backward_hooks,
     _EVERY._global_backward_pre_hooks,
 )
-"""The hooks of all modules there are."""
+"""Torch's global hooks, which fire for every module."""
 
 
-class Signature:
-    """What a chain depends on: which modules and parameters a network has, their hooks, and which are trained.
+class NetworkFingerprint:
+    """What a chain depends on: the modules and parameters of a network, their hooks, and which parameters are trained.
 
-    Looked at before every step, so it is gathered once, and compared as lists of numbers.
+    Compared before every step, so the lists of modules are gathered once, and what is compared are lists of numbers.
+
+    Attributes:
+        recorded: the fingerprint at the time of construction.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -120,13 +123,13 @@ class Signature:
         self.children, self.owned = [m._modules for m in self.modules], [m._parameters for m in self.modules]
         own: list[Any] = [hooks for m in self.modules for hooks in _hooks(m)]
         self.hooks = [*own, *_EVERYWHERE]
-        self.first = self._look()
+        self.recorded = self._fingerprint()
 
     def holds(self) -> bool:
-        """Whether nothing has changed since."""
-        return self._look() == self.first
+        """Whether the network has the recorded fingerprint still."""
+        return self._fingerprint() == self.recorded
 
-    def _look(self) -> object:
+    def _fingerprint(self) -> object:
         return (
             [id(child) for children in self.children for child in children.values()],
             [id(p) for owned in self.owned for p in owned.values()],

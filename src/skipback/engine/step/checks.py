@@ -1,4 +1,4 @@
-"""Checks: which networks a step can change block by block, and whether a port still fits."""
+"""Checks: whether a network can be updated block by block, and whether a port still fits its feedback."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from skipback.types import PortSpec
 
 
 def shared(layout: Layout) -> bool:
-    """Whether two blocks share a parameter, so that neither can be changed before both have run."""
+    """Whether two blocks share a parameter: its update has to wait until both have run."""
     owned = [id(p) for segment in layout.segments for p in segment.parameters]
     return len(owned) != len(set(owned))
 
 
-def opaque(net: nn.Module) -> bool:
-    """Whether a part is compiled, or a parameter's user waits for `.grad`: then only `backward` will do."""
+def needs_backward(net: nn.Module) -> bool:
+    """Whether a module is compiled, or a parameter has a post-accumulate-grad hook: only `backward` serves these."""
     compiled = any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in net.modules())
     return compiled or any(p._post_accumulate_grad_hooks for p in net.parameters())
 
 
-def once(net: nn.Module, layout: Layout, args: tuple[Any, ...]) -> bool:
-    """Whether one pass, which leaves no trace, meets each block once and outside of activation checkpointing.
+def meets_each_block_once(net: nn.Module, layout: Layout, args: tuple[Any, ...]) -> bool:
+    """Whether one forward pass calls each trained block once, and outside of activation checkpointing.
 
-    A block that is called again, or runs again in backward, cannot be changed in between.
+    The weights of a block that is called again, or that a checkpoint runs again in backward, cannot be updated between
+    the two runs. The pass changes no buffer and no random state.
     """
     calls: Counter[str] = Counter()
     around, inside = _saving(), []
@@ -50,19 +51,19 @@ def once(net: nn.Module, layout: Layout, args: tuple[Any, ...]) -> bool:
 
 
 def _saving() -> object:
-    """What changes how autograd keeps tensors, innermost: inside a checkpoint, that is its own."""
+    """The innermost saved-tensor hook of autograd; a checkpoint pushes one of its own."""
     top = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return None if top is None else top[0]
 
 
 def check_mode() -> None:
-    """Refuse inference mode: weights and state that are made in it could not be trained outside."""
+    """Refuse inference mode: weights and optimizer state made inside could not be trained outside."""
     if torch.is_inference_mode_enabled():
         raise RuntimeError("training does not work in inference mode, whose tensors have no gradients: leave it")
 
 
 def check_taught(spec: PortSpec, port: Tensor, signal: Tensor) -> None:
-    """Refuse a port that no longer fits its feedback or the signal, before anything is changed by it."""
+    """Refuse a port whose shape fits neither its feedback nor the signal any more, before any weight is updated."""
     lead = 1 + spec.positions
     if port.shape[lead:] != spec.shape or port.shape[:lead].numel() * spec.outputs != signal.numel():
         each = "position" if spec.positions else "sample"
@@ -73,8 +74,8 @@ def check_taught(spec: PortSpec, port: Tensor, signal: Tensor) -> None:
         )
 
 
-def check_kept(block: str, port: Tensor, version: int) -> None:
-    """Refuse a port that was written in place while it waited for its signal."""
+def check_unchanged(block: str, port: Tensor, version: int) -> None:
+    """Refuse a port that was overwritten in place between its cut and its teaching."""
     if port._version != version:
         raise RuntimeError(
             f"the output of block {block!r} was changed in place after the cut, which did not happen in the forward "

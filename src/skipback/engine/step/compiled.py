@@ -1,6 +1,6 @@
 """Compiled steps: the blocks of a chain that go by autograd, through `torch.compile`.
 
-What is compiled is never copied nor pickled: a copy compiles again.
+Compiled code is neither copied nor pickled: the copy of a learner compiles again.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
-from skipback.engine.step.rules import Graph
+from skipback.engine.step.rules import ModulesBlock
 
 Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""`torch.compile`, or what calls it with options: `functools.partial(torch.compile, backend=...)`."""
+"""`torch.compile`, with options or without: `functools.partial(torch.compile, backend=...)`."""
 
 
 def compiler(compile: bool | Compiler) -> Compiler | None:
-    """What `learner.step(compile=...)` asks for; `None` for nothing.
+    """Return the compiler that `learner.step(compile=...)` names; `None` for False.
 
     Raises:
         TypeError: neither a bool nor a function.
@@ -35,29 +36,29 @@ def compiler(compile: bool | Compiler) -> Compiler | None:
     return compile
 
 
-class Compiled(Graph):
+class Compiled(ModulesBlock):
     """A block by autograd, forward and backward compiled.
 
     Args:
         graph: the block.
-        compiler: what compiles it, at the first run.
+        compiler: compiles the block at its first run.
     """
 
-    def __init__(self, graph: Graph, compiler: Compiler) -> None:
+    def __init__(self, graph: ModulesBlock, compiler: Compiler) -> None:
         super().__init__(graph.modules)
         self.call = compiler(_alone(self.modules))
 
+    @override
     def run(self, h: Any) -> Any:
-        """See `Rule`."""
         with torch.enable_grad():
             self.y = self.call(h)
         return self.y.detach()
 
 
 def _alone(modules: list[nn.Module]) -> Callable[[Any], Any]:
-    """A function that runs the modules, with code of its own: torch keeps a few graphs for each code, and then stops.
+    """Return a function that runs the modules, with a code object of its own: torch caches few graphs per code object.
 
-    Not through `__call__`: the hook there is the learner's cut, and a chain has no other ones.
+    It calls `forward`, not `__call__`: the only hooks of a chain's modules are the learner's cuts.
     """
     calls = [m.forward if type(m).__call__ is nn.Module.__call__ else m for m in modules]
 

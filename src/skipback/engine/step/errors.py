@@ -1,6 +1,6 @@
 """Errors: a loss and its gradient at the output, e = dL/dy, for a step.
 
-Autograd takes more time for a loss of 50 rows than its kernels do. The usual mean losses therefore have their gradients
+For a loss of 50 rows autograd takes longer than the loss's kernels. The gradients of the usual mean losses are computed
 here, by the kernels that autograd calls, so with the same bits; any other loss goes by autograd.
 """
 
@@ -28,9 +28,9 @@ def error(loss: Loss, y: Tensor, t: Tensor, scale: float | Tensor) -> tuple[Tens
 
     Args:
         loss: loss(y, t), one number.
-        y: the output, as the head returned it.
+        y: the output of the head.
         t: the target.
-        scale: what the loss is multiplied with.
+        scale: factor of the loss, as a gradient scaler has one.
     """
     plain = unscaled(scale) and isinstance(loss, FunctionType)  # other calls may have no hash
     closed = CLOSED.get(loss) if plain and y.dtype in _FULL else None
@@ -39,7 +39,7 @@ def error(loss: Loss, y: Tensor, t: Tensor, scale: float | Tensor) -> tuple[Tens
 
 
 def unscaled(scale: float | Tensor) -> bool:
-    """Whether it is a plain 1: a product with it takes as long as a small block's."""
+    """Whether the scale is the number 1: multiplying a tensor by it would take as long as a small block."""
     return isinstance(scale, float) and scale == 1
 
 
@@ -55,11 +55,11 @@ def _by_autograd(loss: Loss, y: Tensor, t: Tensor, scale: float | Tensor) -> tup
 
 
 def checked(value: object) -> Tensor:
-    """Return what a loss has returned, if it is one number that autograd can follow.
+    """Return the value of a loss, if it is one number with a graph.
 
     Raises:
-        TypeError: it is no tensor.
-        ValueError: it is more than one number, or does not depend on the output.
+        TypeError: the value is no tensor.
+        ValueError: the value is more than one number, or does not depend on the output.
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"loss must return a tensor of one number, not {value!r}: take .item() of what step() returns")
@@ -88,7 +88,7 @@ def _mse(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor] | None:
 
 @functools.cache
 def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The gradient of a loss with respect to itself; nobody writes it."""
+    """The gradient of a loss with respect to itself. Cached, so it must not be overwritten."""
     return torch.ones((), dtype=dtype, device=device)
 
 
@@ -96,4 +96,4 @@ CLOSED: dict[Loss, Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | None]] = {
     F.cross_entropy: _cross_entropy,
     F.mse_loss: _mse,
 }
-"""The losses that have a closed form; it returns `None` where the arguments are not those of the plain case."""
+"""Closed forms by loss. A closed form returns `None` for arguments other than a plain batch of rows and targets."""

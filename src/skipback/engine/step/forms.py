@@ -1,43 +1,45 @@
-"""Forms of a chain: the same blocks by other rules, for a step under autocast, a compiled one, or one by oneDNN."""
+"""Forms of a chain: the same blocks by other rules, for a step under autocast, by torch.compile or by oneDNN."""
 
 from __future__ import annotations
 
+from skipback.engine.step.autocast_dense import AutocastDense
 from skipback.engine.step.chain import Chain
 from skipback.engine.step.compiled import Compiled, Compiler
-from skipback.engine.step.low import Low
-from skipback.engine.step.onednn import OneDNN
-from skipback.engine.step.rules import Dense, Graph, Rule
+from skipback.engine.step.onednn import OneDNNDense
+from skipback.engine.step.rules import Dense, ModulesBlock, Rule
 
 
-def formed(chain: Chain, *, cast: bool, compiler: Compiler | None, kernel: bool = False) -> Chain:
-    """The chain in the form that a step needs. Kept with the chain, which is found again when the network changes.
+def specialise(chain: Chain, *, cast: bool, compiler: Compiler | None, kernel: bool = False) -> Chain:
+    """Return the form of the chain for this kind of step, cached in `chain.forms`.
+
+    When the network changes, its chain is found again, and the cached forms go with the old one.
 
     Args:
         chain: the plain one.
         cast: autocast is on.
-        compiler: of the blocks that go by autograd; the closed form has nothing to gain from it.
-        kernel: all blocks go by oneDNN's kernel.
+        compiler: compiles the blocks that go by autograd; the closed form has nothing to gain from it.
+        kernel: dense blocks call oneDNN's kernel.
     """
     if not cast and compiler is None and not kernel:
         return chain
     key = cast, compiler is not None, kernel
-    kept = chain.forms.get(key)
-    if kept is None or kept[0] is not compiler:
+    cached = chain.forms.get(key)
+    if cached is None or cached[0] is not compiler:
 
         def form(rule: Rule) -> Rule:
             if cast and isinstance(rule, Dense):
-                return Low(rule)
+                return AutocastDense(rule)
             if kernel and isinstance(rule, Dense):
-                return OneDNN(rule)
-            return Compiled(rule, compiler) if compiler is not None and isinstance(rule, Graph) else rule
+                return OneDNNDense(rule)
+            return Compiled(rule, compiler) if compiler is not None and isinstance(rule, ModulesBlock) else rule
 
         hidden = [(block, form(rule)) for block, rule in chain.hidden]
-        kept = chain.forms[key] = compiler, Chain(hidden, form(chain.head))
-    return kept[1]
+        cached = chain.forms[key] = compiler, Chain(hidden, form(chain.head))
+    return cached[1]
 
 
-def drop(chain: Chain) -> None:
-    """Let all forms go of what a step that failed has kept."""
+def release(chain: Chain) -> None:
+    """After a failed step, free the activations saved in every form of the chain."""
     for one in (chain, *(form for _, form in chain.forms.values())):
         for rule in one.rules:
-            rule.drop()
+            rule.release()

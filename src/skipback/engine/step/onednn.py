@@ -1,8 +1,9 @@
-"""A dense block by oneDNN: product, bias and activation in one kernel, in float32, where float32 products are oneDNN's.
+"""A dense block by oneDNN: product, bias and activation in one float32 kernel, where `precision` selects oneDNN.
 
-The kernel computes in float32 on every processor; the setting that sends all products there does not with AMX tiles.
-A step therefore switches the setting off, and takes the kernel for products that are worth it: below `LEAST` multiply-
-adds torch's own product is faster. Results differ from torch's in the last bits, as its sums have another order.
+The kernel computes in float32 on every processor. The setting that sends all float32 products to oneDNN does not: with
+AMX tiles it rounds to bfloat16. A step therefore switches the setting off, and the blocks call the kernel explicitly
+where it pays: below `LEAST` multiply-adds torch's own product is faster. Results differ from torch's in the last bits,
+as the kernel adds in another order.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from skipback import precision
 from skipback.engine.step.chain import Chain
@@ -25,14 +27,14 @@ FUSED: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", nn.
 
 
 def takes(chain: Chain, x: Tensor) -> bool:
-    """Whether these blocks can all go by the kernel, and the setting asks for it."""
+    """Whether all blocks of the chain can call the kernel on this input, and the setting selects oneDNN."""
     asked = precision.product() == "bf16" and x.device.type == "cpu" and x.dtype is torch.float32
     return asked and _exact() and chain.dense
 
 
 @functools.cache
 def _exact() -> bool:
-    """Whether the kernel is there, and multiplies float32 exactly."""
+    """Whether this torch has the kernel, and the kernel rounds no factor of a float32 product."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     return precision.error_of(lambda a, b: _product(a, b.t())) < precision.EXACT
@@ -44,44 +46,45 @@ def _product(h: Tensor, W: Tensor, b: Tensor | None = None, f: str = "none") -> 
     return y
 
 
-class Apart(contextlib.AbstractContextManager[None]):
-    """Inside, products are torch's own, where nobody asks for the kernel."""
+class native_matmul(contextlib.AbstractContextManager[None]):  # noqa: N801  # used as a function is
+    """Switch the oneDNN float32 setting off; blocks call the oneDNN kernel explicitly where it pays."""
 
     def __enter__(self) -> None:
         precision.choose_product("none")
 
     def __exit__(self, *_: object) -> None:
-        precision.choose_product("bf16")  # without it, nobody comes here
+        precision.choose_product("bf16")  # `takes` allows the kernel under this setting only
 
 
-class OneDNN(Dense):
-    """Linear and one activation, by the kernel.
+class OneDNNDense(Dense):
+    """Linear and one activation, by the oneDNN kernel.
 
     Args:
-        dense: the block.
+        dense: the block by torch's own kernels.
     """
 
     def __init__(self, dense: Dense) -> None:
         super().__init__(dense.linear, dense.module, flatten=dense.flatten)
         self.fused = FUSED.get(type(dense.module))
 
+    @override
     def run(self, h: Tensor) -> Tensor:
-        """See `Rule`."""
         h = h.flatten(1) if self.flatten else h
         if not self._large(h):
             return super().run(h)
         if self.fused is None:
             return self.activate(h, _product(h, self.weight, self.bias))
         y = _product(h, self.weight, self.bias, self.fused)
-        self.kept = h, y
+        self.saved = h, y
         return y
 
+    @override
     def weight_gradient(self, delta: Tensor, h: Tensor) -> Tensor:
-        """See `Dense`."""
         return _product(delta.t(), h.t()) if self._large(h) else super().weight_gradient(delta, h)
 
+    @override
     def descend(self, delta: Tensor, h: Tensor, rate: float) -> None:
-        """See `Dense`. The kernel cannot add to what is there; the product that can is oneDNN's by the setting."""
+        # the kernel cannot add to W in place; addmm_ can, and runs in oneDNN while the setting is on
         setting = "bf16" if self._large(h) and precision.exact() else "none"
         precision.choose_product(setting)
         super().descend(delta, h, rate)

@@ -1,13 +1,13 @@
-"""Ranks: average the gradients of each block over the processes while the others are still being computed.
+"""Ranks: average the gradients of each block over the processes while those of the other blocks are being computed.
 
 As `DistributedDataParallel` does, so that a step leaves the same weights and buffers as it and `backward`:
 
     gradients   the mean of the ranks' own, each of the mean loss of its own batch: where batches differ in size, the
                 samples of a small one count more. That is the gradient of the mean of the ranks' losses
-    buffers     those of rank 0 (running statistics), given to all before each forward pass; each rank then adds its
-                own batch to them, so save those of rank 0
+    buffers     rank 0 broadcasts its buffers (running statistics) before each forward pass; each rank then adds its own
+                batch to them, so save the buffers of rank 0
 
-A rank that waits for another one gives up after the process group's own time: `init_process_group(timeout=...)`, by
+A rank stops waiting for another one after the timeout of the process group, `init_process_group(timeout=...)`, by
 torch's default 30 minutes for gloo and 10 for NCCL; at once if the other process has died.
 """
 
@@ -29,7 +29,7 @@ def world() -> int:
 
 
 def rank() -> int:
-    """Which of them this one is; 0 if it trains alone."""
+    """The rank of this process; 0 if it trains alone."""
     return dist.get_rank() if world() > 1 else 0
 
 
@@ -37,10 +37,10 @@ def check_alike(tensors: Iterable[Tensor]) -> None:
     """Refuse to average the gradients of networks that differ.
 
     Args:
-        tensors: weights and feedback, on each rank.
+        tensors: weights and feedback of this rank.
 
     Raises:
-        RuntimeError: their number, sizes, values, or what is trained of them, are not the same on all ranks.
+        RuntimeError: the number, sizes, values or `requires_grad` of these tensors differ between ranks.
     """
     held = list(tensors)
     sums = [(t.detach().double().sum().item(), t.detach().double().norm().item()) for t in held]
@@ -59,7 +59,7 @@ def check_alike(tensors: Iterable[Tensor]) -> None:
 
 
 def spread(buffers: Iterable[Tensor]) -> None:
-    """Give all ranks the buffers of rank 0, those of one type in one message."""
+    """Broadcast the buffers of rank 0, one message for each dtype and device."""
     by_type: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for buffer in buffers:
         by_type.setdefault((buffer.dtype, buffer.device), []).append(buffer)
@@ -73,10 +73,11 @@ def spread(buffers: Iterable[Tensor]) -> None:
 
 
 class Ranks:
-    """The processes, as one network's steps see them.
+    """The state of one network's steps over all processes.
 
     Attributes:
-        broken: whether a step was broken off, or is under way.
+        alike: the networks of all ranks have been compared.
+        broken: a step has failed, or is under way.
     """
 
     def __init__(self) -> None:
@@ -86,13 +87,13 @@ class Ranks:
         """Begin a step of all ranks.
 
         Args:
-            update: what changes the weights.
+            update: steps the weights.
             net: the network.
-            feedback: of each block; must be alike on all ranks, as the weights.
+            feedback: the feedback tensors of each block; must be equal on all ranks, as the weights.
 
         Raises:
-            RuntimeError: the ranks differ; another one has failed; or an earlier step of this one has. What it would
-                send now, the others would take for the gradients that they still wait for.
+            RuntimeError: the networks differ; another rank has failed; or an earlier step of this rank has, whose
+                gradients the other ranks still wait for and would mistake this step's for.
         """
         if self.broken:
             raise RuntimeError(BROKEN)
@@ -104,7 +105,7 @@ class Ranks:
         return Averaged(update)
 
     def close(self, averaged: Averaged) -> None:
-        """End it: wait for the averages, and change the weights."""
+        """End the step: wait for the averaged gradients, and update the weights."""
         averaged.flush()
         self.broken = False
 
@@ -117,7 +118,7 @@ BROKEN = (
 
 @contextlib.contextmanager
 def waiting() -> Iterator[None]:
-    """Say more than torch does when another rank does not answer."""
+    """Explain torch's error when another rank does not answer."""
     try:
         yield
     except RuntimeError as error:
@@ -128,10 +129,10 @@ def waiting() -> Iterator[None]:
 
 
 class Averaged(Update):
-    """An update that waits, until `flush`, for the average of each block's gradients over all processes.
+    """An update that averages each block's gradients over all processes, and applies the averages at `flush`.
 
     Args:
-        update: what is done with it.
+        update: applies the averaged gradients.
     """
 
     def __init__(self, update: Update) -> None:
@@ -140,20 +141,20 @@ class Averaged(Update):
         self.sent: list[tuple[Parameters, Tensor, dist.Work | None]] = []
 
     def apply(self, parameters: Parameters, gradients: Sequence[Tensor | None]) -> None:
-        """Send the gradients off, those of one type in one message.
+        """Start the all-reduce of these gradients, one message for each dtype.
 
-        On all ranks in the same order, so `None` is sent as zeros.
+        All ranks must send the same messages in the same order, so `None` is sent as zeros.
         """
         full = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
         for dtype in dict.fromkeys(g.dtype for g in full):
             pairs = [(p, g) for p, g in zip(parameters, full, strict=True) if g.dtype == dtype]
-            message = torch.cat([g.reshape(-1) for _, g in pairs])  # a copy: autograd may give one tensor to two
+            message = torch.cat([g.reshape(-1) for _, g in pairs])  # a copy: autograd may return one tensor twice
             with waiting():
                 work = dist.all_reduce(message, async_op=True)
             self.sent.append(([p for p, _ in pairs], message, work))
 
     def flush(self) -> None:
-        """Wait for all of them, in order, and do what was put off."""
+        """Wait for the messages in the order of sending, and apply their averages."""
         sent, self.sent, count = self.sent, [], world()
         for parameters, message, work in sent:
             if work is not None:

@@ -1,9 +1,9 @@
-"""Rules: how one block runs, and how its own gradients follow from what it is taught.
+"""Rules: the forward pass of one block, and the gradients of its parameters from its teaching.
 
-    y = rule.run(h)              h (N, ...), which gets no gradient
-    gradients = rule.pull(g)     of the block's parameters, for g in place of dL/dy
+    y = rule.run(h)                 h (N, ...), which gets no gradient
+    gradients = rule.backward(g)    of the block's parameters; g, the teaching, takes the place of dL/dy
 
-`Graph` does it by autograd, for any modules. `Dense` is the closed form of one linear layer and one elementwise
+`ModulesBlock` does it by autograd, for any modules. `Dense` is the closed form of one linear layer and one elementwise
 activation: the same kernels in the same order, so the same bits, without a graph.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from skipback.update import Update
 
@@ -28,20 +29,22 @@ class Activation:
     """An elementwise f, and its derivative, by the kernels that autograd calls.
 
     Attributes:
-        f: y = f(a), in the place of a unless a is kept; its first argument is the module.
-        back: g * f'(a), from the module, g, and what is kept.
-        over: the same in the place of g, where the kernel can and its arguments are g and y alone.
-        keeps: a is kept for it; else y, which the next block keeps anyway.
+        f: (module, a) -> y. Overwrites a with y, unless `backward` needs a.
+        backward: (module, g, a or y) -> g * f'(a).
+        backward_inplace: (g, y) -> g * f'(a), which overwrites g; `None` where no kernel does that from g and y alone.
+        needs_input: `backward` takes a, which is cached for it; else it takes y, which the next block caches anyway.
     """
 
     f: Callable[[Any, Tensor], Tensor]
-    back: Callable[[Any, Tensor, Tensor], Tensor]
-    over: Callable[[Tensor, Tensor], Tensor] | None = None
-    keeps: bool = False
+    backward: Callable[[Any, Tensor, Tensor], Tensor]
+    backward_inplace: Callable[[Tensor, Tensor], Tensor] | None = None
+    needs_input: bool = False
 
-    def slope(self, module: nn.Module, g: Tensor, kept: Tensor, *, own: bool) -> Tensor:
-        """Return g * f'(a), in the place of g where nobody else has it."""
-        return self.back(module, g, kept) if self.over is None or not own else self.over(g, kept)
+    def delta(self, module: nn.Module, g: Tensor, saved: Tensor, *, may_overwrite: bool) -> Tensor:
+        """Return delta = g * f'(a) from the saved a or y; `may_overwrite`: the result may take the memory of g."""
+        if self.backward_inplace is None or not may_overwrite:
+            return self.backward(module, g, saved)
+        return self.backward_inplace(g, saved)
 
 
 ACTIVATIONS: dict[type[nn.Module], Activation] = {
@@ -63,14 +66,14 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.LeakyReLU: Activation(
         lambda m, a: F.leaky_relu(a, m.negative_slope),
         lambda m, g, a: aten.leaky_relu_backward.default(g, a, m.negative_slope, False),
-        keeps=True,
+        needs_input=True,
     ),
     nn.GELU: Activation(
         lambda m, a: F.gelu(a, approximate=m.approximate),
         lambda m, g, a: aten.gelu_backward.default(g, a, approximate=m.approximate),
-        keeps=True,
+        needs_input=True,
     ),
-    nn.SiLU: Activation(lambda m, a: F.silu(a), lambda m, g, a: aten.silu_backward.default(g, a), keeps=True),
+    nn.SiLU: Activation(lambda m, a: F.silu(a), lambda m, g, a: aten.silu_backward.default(g, a), needs_input=True),
     nn.Identity: Activation(lambda m, a: a, lambda m, g, y: g),
 }
 
@@ -86,54 +89,54 @@ class Rule(ABC):
 
     @abstractmethod
     def run(self, h: Any) -> Any:
-        """Run the block; what it returns is not attached to what it was given."""
+        """Run the block, and save the activations for `backward`. The output is detached from h."""
 
     @abstractmethod
-    def pull(self, g: Tensor, *, own: bool = False) -> Sequence[Tensor | None]:
-        """The gradients of the parameters, and an end to what the block has kept.
+    def backward(self, g: Tensor, *, may_overwrite: bool = False) -> Sequence[Tensor | None]:
+        """Return the gradients of the parameters, and free the saved activations.
 
         Args:
-            g: in place of dL/dy.
-            own: nobody else has g, so it may be written over.
+            g: the teaching of the block's output, in place of dL/dy.
+            may_overwrite: g is not referenced elsewhere, so the block may overwrite it.
         """
 
     @abstractmethod
-    def drop(self) -> None:
-        """Forget what the block has kept: nothing will teach it."""
+    def release(self) -> None:
+        """Free the saved activations of a block that nothing will teach."""
 
-    def learn(self, g: Tensor, update: Update, *, own: bool = False) -> None:
-        """Change the parameters. The arguments are those of `pull`."""
-        update.apply(self.parameters, self.pull(g, own=own))
+    def learn(self, g: Tensor, update: Update, *, may_overwrite: bool = False) -> None:
+        """Update the parameters by their gradients. The arguments g and may_overwrite are those of `backward`."""
+        update.apply(self.parameters, self.backward(g, may_overwrite=may_overwrite))
 
 
-class Attached(Rule):
-    """A block whose output is attached to its parameters, y."""
+class AutogradBlock(Rule):
+    """A block by autograd: `y` is its output, with the graph back to its parameters."""
 
     y: Tensor | None = None
 
-    def pull(self, g: Tensor, *, own: bool = False) -> Sequence[Tensor | None]:
-        """See `Rule`."""
+    @override
+    def backward(self, g: Tensor, *, may_overwrite: bool = False) -> Sequence[Tensor | None]:
         y = self.y
-        self.drop()
+        self.release()
         if y is None or not y.requires_grad or not self.parameters:
             return [None] * len(self.parameters)
         return torch.autograd.grad(y, self.parameters, g, allow_unused=True)
 
-    def drop(self) -> None:
-        """See `Rule`."""
+    @override
+    def release(self) -> None:
         self.y = None
 
 
-class Graph(Attached):
-    """A block of any modules, by autograd."""
+class ModulesBlock(AutogradBlock):
+    """A block of any modules, run one by one in a graph."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self.modules = list(modules)
         self.calls = [_call(*pair) for pair in zip([None, *self.modules], self.modules, strict=False)]
         self.parameters = tuple(dict.fromkeys(p for m in modules for p in m.parameters() if p.requires_grad))
 
+    @override
     def run(self, h: Any) -> Any:
-        """See `Rule`."""
         with torch.enable_grad():
             for call in self.calls:
                 h = call(h)
@@ -147,24 +150,24 @@ IN_PLACE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
     nn.ReLU: torch.relu_,
 }
 FRESH = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-"""Modules whose output is nobody else's, and which their own backward does not need."""
+"""Layers whose output is a fresh tensor that their backward does not read, so the next activation may overwrite it."""
 
 
 def _call(before: nn.Module | None, module: nn.Module) -> Callable[[Any], Any]:
-    """What runs a module of a block: an activation writes over what the module before it has just made."""
+    """Return the callable for one module of a block; an activation after a layer in `FRESH` runs in place."""
     own = any("forward" in vars(m) for m in (before, module) if m is not None)
     return module if own or type(before) not in FRESH else IN_PLACE.get(type(module), module)
 
 
-class Ran(Attached):
-    """A block that the network ran itself: what it returned, attached to its parameters."""
+class HookedBlock(AutogradBlock):
+    """A block that the network ran itself: y is what a hook found at its cut, with the graph back to its parameters."""
 
     def __init__(self, y: Tensor, parameters: tuple[nn.Parameter, ...]) -> None:
         self.y = y
         self.parameters = parameters
 
     def run(self, h: Any) -> Any:
-        """It has run."""
+        """Return h: the network has run the block already."""
         return h
 
 
@@ -174,29 +177,29 @@ class Dense(Rule):
     def __init__(self, linear: nn.Linear, activation: nn.Module, *, flatten: bool) -> None:
         self.linear, self.module, self.flatten = linear, activation, flatten
         self.activation = ACTIVATIONS[type(activation)]
-        self.weight, self.bias = linear.weight, linear.bias  # once: a module takes microseconds to look them up
+        self.weight, self.bias = linear.weight, linear.bias  # an attribute of a module takes microseconds to look up
         self.parameters = tuple(linear.parameters())
-        self.kept: tuple[Tensor, Tensor] | None = None
+        self.saved: tuple[Tensor, Tensor] | None = None
 
+    @override
     def run(self, h: Tensor) -> Tensor:
-        """See `Rule`."""
         h = h.flatten(1) if self.flatten else h
         return self.activate(h, F.linear(h, self.weight, self.bias))
 
     def activate(self, h: Tensor, a: Tensor) -> Tensor:
-        """Y = f(a), keeping what `pull` needs. Nobody else has a."""
+        """Return y = f(a), and save h and a or y for `backward`. a is a fresh tensor, which f may overwrite."""
         y = self.activation.f(self.module, a)
-        self.kept = h, a if self.activation.keeps else y
+        self.saved = h, a if self.activation.needs_input else y
         return y
 
-    def derived(self, tangent: Tensor, *, own: bool) -> Tensor:
-        """f'(a) times a tangent of a, which may be written over if nobody else has it."""
-        assert self.kept is not None
-        return self.activation.slope(self.module, tangent, self.kept[1], own=own)
+    def derived(self, tangent: Tensor, *, may_overwrite: bool) -> Tensor:
+        """Return f'(a) times a tangent of a; `may_overwrite`: the result may take the memory of the tangent."""
+        assert self.saved is not None
+        return self.activation.delta(self.module, tangent, self.saved[1], may_overwrite=may_overwrite)
 
-    def pull(self, g: Tensor, *, own: bool = False) -> Sequence[Tensor | None]:
-        """See `Rule`."""
-        h, delta = self._delta(g, own=own)
+    @override
+    def backward(self, g: Tensor, *, may_overwrite: bool = False) -> Sequence[Tensor | None]:
+        h, delta = self._delta(g, may_overwrite=may_overwrite)
         dW = self.weight_gradient(delta, h)
         return (dW,) if self.bias is None else (dW, delta.sum(0))
 
@@ -205,46 +208,46 @@ class Dense(Rule):
         return delta.t() @ h
 
     def descend(self, delta: Tensor, h: Tensor, rate: float) -> None:
-        """W - rate * delta^T h, inside the product."""
+        """Plain SGD fused into the product: W <- W - rate * delta^T h."""
         self.weight.addmm_(delta.t(), h, alpha=-rate)
 
-    def learn(self, g: Tensor, update: Update, *, own: bool = False) -> None:
-        """See `Rule`."""
-        rates = [rate for p in self.parameters if (rate := update.inside_product(p)) is not None]
+    @override
+    def learn(self, g: Tensor, update: Update, *, may_overwrite: bool = False) -> None:
+        rates = [rate for p in self.parameters if (rate := update.fusable_rate(p)) is not None]
         if len(rates) < len(self.parameters):
-            super().learn(g, update, own=own)
+            super().learn(g, update, may_overwrite=may_overwrite)
             return
-        h, delta = self._delta(g, own=own)
+        h, delta = self._delta(g, may_overwrite=may_overwrite)
         self.descend(delta, h, rates[0])
         if self.bias is not None:
             self.bias.sub_(delta.sum(0), alpha=rates[1])
 
-    def drop(self) -> None:
-        """See `Rule`."""
-        self.kept = None
+    @override
+    def release(self) -> None:
+        self.saved = None
 
-    def _delta(self, g: Tensor, *, own: bool) -> tuple[Tensor, Tensor]:
-        assert self.kept is not None
-        h, delta = self.kept[0], self.derived(g, own=own)
-        self.kept = None
+    def _delta(self, g: Tensor, *, may_overwrite: bool) -> tuple[Tensor, Tensor]:
+        assert self.saved is not None
+        h, delta = self.saved[0], self.derived(g, may_overwrite=may_overwrite)
+        self.saved = None
         return h, delta
 
 
 def rule(modules: Sequence[nn.Module], *, rows: bool) -> Rule:
-    """The closed form where there is one, else autograd.
+    """The rule of a block: the closed form where there is one, else autograd.
 
     Args:
         modules: the block, in order.
-        rows: what it returns is a matrix (N, D).
+        rows: the block's output is a matrix (N, D).
     """
     rest = [m for m in modules if type(m) not in (nn.Flatten, nn.Identity)]
     first = modules[0] if modules else None
     flatten = isinstance(first, nn.Flatten) and (first.start_dim, first.end_dim) == (1, -1)
     flats = sum(isinstance(m, nn.Flatten) for m in modules)
     if not rows or not 1 <= len(rest) <= 2 or type(rest[0]) is not nn.Linear or flats != flatten:
-        return Graph(modules)
+        return ModulesBlock(modules)
     linear, activation = rest[0], rest[1] if len(rest) == 2 else nn.Identity()
     known = type(activation) in ACTIVATIONS and not any("forward" in vars(m) for m in rest)
     if not known or not all(p.requires_grad and not p._backward_hooks for p in linear.parameters()):
-        return Graph(modules)
+        return ModulesBlock(modules)
     return Dense(linear, activation, flatten=flatten)

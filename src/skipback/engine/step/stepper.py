@@ -1,6 +1,6 @@
-"""The stepper: one training step of a direct method, each block taught and changed as soon as its signal is known.
+"""The stepper: one training step of a direct method, each block taught and updated as soon as its signal is known.
 
-    early signal    in the forward pass, block by block: nothing is kept, so memory does not grow with depth
+    early signal    in the forward pass, block by block: no activation is cached, so memory does not grow with depth
     late signal     after the loss, block by block
 
 The numbers are those of `backward` and a `torch.optim` optimizer.
@@ -19,19 +19,19 @@ from skipback.blocks import Layout, first_tensor
 from skipback.engine.ports import Ports
 from skipback.engine.star import Given, Star
 from skipback.engine.step import onednn
-from skipback.engine.step.chain import Chain, Signature, chain
-from skipback.engine.step.checks import check_kept, check_taught, once, opaque
+from skipback.engine.step.chain import Chain, NetworkFingerprint, chain
+from skipback.engine.step.checks import check_taught, check_unchanged, meets_each_block_once, needs_backward
 from skipback.engine.step.compiled import Compiler
-from skipback.engine.step.dual import dense, run_dual
 from skipback.engine.step.errors import error, unscaled
-from skipback.engine.step.forms import drop, formed
+from skipback.engine.step.forms import release, specialise
+from skipback.engine.step.jvp_chain import all_dense, forward_with_jacobian
 from skipback.engine.step.ranks import Ranks, world
-from skipback.engine.step.rules import Attached, Ran, Rule
+from skipback.engine.step.rules import AutogradBlock, HookedBlock, Rule
 from skipback.feedback import Matrix
 from skipback.types import Loss
 from skipback.update import Update
 
-_NOTHING, _APART = contextlib.nullcontext(), onednn.Apart()
+_NOTHING, _NATIVE = contextlib.nullcontext(), onednn.native_matmul()
 
 
 class Stepper:
@@ -46,26 +46,27 @@ class Stepper:
 
     def __init__(self, net: nn.Module, layout: Layout, ports: Ports, star: Star | None) -> None:
         self.net, self.layout, self.ports, self.star = net, layout, ports, star
-        self.signature: Signature | None = None
-        self.whole = False
+        self.fingerprint: NetworkFingerprint | None = None
+        self.by_backward = False
         self.ranks = Ranks()
         self.chain: Chain | None = None
-        self.parameters: dict[str, tuple[nn.Parameter, ...]] = {}  # of the hidden blocks: one may be called "head", too
+        self.parameters: dict[str, tuple[nn.Parameter, ...]] = {}  # of hidden blocks: a user may name one "head"
         self.head: tuple[nn.Parameter, ...] = ()
         self.index = {segment.block: k for k, segment in enumerate(layout.segments[:-1])}
-        # a product that `project` has made is nobody else's; what another feedback returns may be
-        self.own = star is not None and type(star.method.feedback).project is Matrix.project
+        # the product of `Matrix.project` is a fresh tensor; other feedback may return one that it holds
+        self.may_overwrite = star is not None and type(star.method.feedback).project is Matrix.project
 
     def fits(self, args: tuple[Any, ...]) -> bool:
-        """Whether this network can be changed block by block, as it is now. May run it once, leaving no trace."""
-        if self.signature is None or not self.signature.holds():
+        """Whether this network can be updated block by block, as it is now. May run it once, changing nothing."""
+        if self.fingerprint is None or not self.fingerprint.holds():
             self.chain = chain(self.net, self.layout)
-            self.whole = self.chain is None and (opaque(self.net) or not self._once(args))
+            unfit = self.chain is None and (needs_backward(self.net) or not self._meets_each_block_once(args))
+            self.by_backward = unfit
             *hidden, head = [tuple(p for p in s.parameters if p.requires_grad) for s in self.layout.segments]
             self.parameters = dict(zip(self.index, hidden, strict=True))
             self.head = head
-            self.signature = Signature(self.net)
-        return not self.whole
+            self.fingerprint = NetworkFingerprint(self.net)
+        return not self.by_backward
 
     def __call__(
         self,
@@ -76,12 +77,12 @@ class Stepper:
         given: Given,
         compiler: Compiler | None = None,
     ) -> Tensor:
-        """One step. Returns the loss, before it."""
+        """One step. Returns the loss before the update."""
         averaged = None
         if world() > 1:
             averaged = self.ranks.open(update, self.net, () if self.star is None else self.star.parts.values())
-        assert self.signature is not None
-        run = _Run(self, averaged or update, given, self.signature.parameters[0].device)
+        assert self.fingerprint is not None
+        run = _Run(self, averaged or update, given, self.fingerprint.parameters[0].device)
         run.compiler = compiler
         try:
             with torch.no_grad():
@@ -89,27 +90,27 @@ class Stepper:
                 if averaged is not None:
                     self.ranks.close(averaged)
         except BaseException:
-            self._drop()
+            self._release()
             raise
         return value
 
-    def _once(self, args: tuple[Any, ...]) -> bool:
+    def _meets_each_block_once(self, args: tuple[Any, ...]) -> bool:
         plain, self.ports.plain = self.ports.plain, True
         try:
-            return once(self.net, self.layout, args)
+            return meets_each_block_once(self.net, self.layout, args)
         finally:
             self.ports.plain = plain
 
-    def _drop(self) -> None:
-        """Let go of what a step that failed has kept."""
+    def _release(self) -> None:
+        """After a failed step, free the saved activations and the results of forward mode."""
         if self.star is not None:
             self.star.ahead = {}
         if self.chain is not None:
-            drop(self.chain)
+            release(self.chain)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: the chain is found again."""
-        return {**vars(self), "chain": None, "signature": None}
+        """For copies and pickles, which find their own chain."""
+        return {**vars(self), "chain": None, "fingerprint": None}
 
 
 class _Run:
@@ -133,12 +134,12 @@ class _Run:
             return self._close(*self._hooked(args), t, loss)
         streams = self.star is not None and self.star.stream is not None  # forward mode has a form of its own
         kernel = not self.cast and not streams and onednn.takes(chain, args[0])
-        with _APART if kernel else _NOTHING:
-            form = formed(chain, cast=self.cast, compiler=self.compiler, kernel=kernel)
+        with _NATIVE if kernel else _NOTHING:
+            form = specialise(chain, cast=self.cast, compiler=self.compiler, kernel=kernel)
             return self._close(*self._along(form, args[0]), t, loss)
 
     def _backward(self) -> contextlib.AbstractContextManager[None]:
-        """Without autocast, as `backward` is called; and what it keeps of the weights is stale when they change."""
+        """The context of teaching and update: outside of autocast, as `backward` is. Frees autocast's cache."""
         return self._uncast() if self.cast else _NOTHING
 
     @contextlib.contextmanager
@@ -150,11 +151,11 @@ class _Run:
     def _along(self, chain: Chain, x: Tensor) -> tuple[Tensor, Rule]:
         """Run the blocks one by one, without hooks. Returns the output and the head."""
         star = self.star
-        if star is not None and star.stream is not None and dense(chain):
+        if star is not None and star.stream is not None and all_dense(chain):
             star.check_views(x, self.given)
             star.follow(self.device)
             self.signal = self._early()
-            y, self.ahead, ports = run_dual(chain, x, star.stream, star.method.feedback.tangents)
+            y, self.ahead, ports = forward_with_jacobian(chain, x, star.stream, star.method.feedback.tangents)
             for (block, rule), port in zip(chain.hidden, ports, strict=True):
                 self.pending.append((block, rule, port, port._version))
             return y, chain.head
@@ -166,7 +167,7 @@ class _Run:
         return chain.head.run(h), chain.head
 
     def _hooked(self, args: tuple[Any, ...]) -> tuple[Tensor, Rule]:
-        """Run the network, and meet its blocks where it is cut. Returns the output and the head."""
+        """Run the network; hooks at its cuts teach each block or store it. Returns the output and the head."""
         ports, own = self.stepper.ports, self.stepper.parameters
         seen: set[str] = set()
 
@@ -178,7 +179,7 @@ class _Run:
                 )
             seen.add(block)
             with torch.no_grad():
-                self._met(block, Ran(port, own[block]), port.detach())
+                self._met(block, HookedBlock(port, own[block]), port.detach())
 
         self._open(args)
         ports.meet = meet
@@ -188,31 +189,31 @@ class _Run:
         finally:
             ports.meet = None
         assert output is not None
-        return output.detach(), Ran(output, self.stepper.head)
+        return output.detach(), HookedBlock(output, self.stepper.head)
 
     def _open(self, args: tuple[Any, ...]) -> None:
-        """Before the network runs: what forward mode finds, and the signal if it is early."""
+        """Before the network runs: run forward mode if the feedback needs it, and compute an early signal."""
         star = self.star
         if star is None:
             return
         star.follow(self.device)
         star.open(self.stepper.net, args, {}, self.given, training=True)
-        if star.ahead:  # to set an attribute of a module takes microseconds
+        if star.ahead:  # setting an attribute of a module takes microseconds
             self.ahead, star.ahead = star.ahead, {}
         self.signal = self._early()
         self.waits = self.signal is None
 
     def _early(self) -> Tensor | None:
-        """The signal, if it is early."""
+        """Return the signal if it is early, else `None`."""
         if self.star is None or not self.star.early_known:
             return None
         signal, self.target = self.star.early(self.given)
         return self._scaled(signal)
 
     def _met(self, block: str, rule: Rule, y: Tensor) -> None:
-        """A block has run: teach it now if the signal is known, else later."""
-        if self.star is None or not rule.parameters:  # frozen: nobody taught it in backward, either
-            rule.drop()
+        """After a block has run: teach it now if the signal is known, else store it for `_taught`."""
+        if self.star is None or not rule.parameters:  # a frozen block: `backward` would not teach it either
+            rule.release()
         elif self.waits or self.signal is None:
             self.pending.append((block, rule, y, y._version))
         else:
@@ -221,7 +222,7 @@ class _Run:
                 self._teach(block, rule, y, self.signal)
 
     def _close(self, y: Tensor, head: Rule, t: Tensor, loss: Loss) -> Tensor:
-        """The loss, the head's exact gradient, and the blocks that waited for it."""
+        """Compute the loss, teach the stored blocks, and update the head by its exact gradient."""
         value, e = error(loss, y, t, self.given.scale)
         if self.star is not None:
             self.star.remember(y, self.given, self.target)
@@ -229,7 +230,7 @@ class _Run:
             self._taught(y, e, head)
             head.learn(e, self.update)
             for part, change in self.learned.items():
-                self.update.apply((part,), (change,))  # type: ignore[arg-type]  # what learns is a parameter
+                self.update.apply((part,), (change,))  # type: ignore[arg-type]  # learned feedback is a parameter
         return value
 
     def _taught(self, y: Tensor, e: Tensor, head: Rule) -> None:
@@ -237,10 +238,10 @@ class _Run:
         if star is None:
             return
         signal = self.signal if self.signal is not None else self._scaled(star.late(e, y, self.given))
-        for block, _, port, version in self.pending:  # all, before the first of them is changed
-            check_kept(block, port, version)
+        for block, _, port, version in self.pending:  # check all blocks before the first update
+            check_unchanged(block, port, version)
             check_taught(star.ports[block], port, signal)
-        star.look(e, head.y if isinstance(head, Attached) else None)
+        star.look(e, head.y if isinstance(head, AutogradBlock) else None)
         for block, rule, port, _ in self.pending:
             self._teach(block, rule, port, signal)
 
@@ -261,7 +262,7 @@ class _Run:
         if feedback.learns:
             plain = plan.lesson(k, signal.to(parts[0].dtype) / scale, activity, ahead)
             for part, change in zip(parts, feedback.gradient(plain, parts), strict=True):
-                if part.requires_grad:  # ports may share a part: it is changed once, by the sum
-                    kept = self.learned.get(part)
-                    self.learned[part] = change * scale if kept is None else kept + change * scale
-        rule.learn(teaching, self.update, own=self.stepper.own)
+                if part.requires_grad:  # ports may share a tensor: it is updated once, by the sum of its gradients
+                    total = self.learned.get(part)
+                    self.learned[part] = change * scale if total is None else total + change * scale
+        rule.learn(teaching, self.update, may_overwrite=self.stepper.may_overwrite)

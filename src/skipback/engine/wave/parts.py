@@ -1,4 +1,4 @@
-"""Parts: a network as the wavefront needs it, a first block, a stack of equal layers, a head."""
+"""Parts: a network as the wavefront runs it: a first block, a stack of equal layers, a head."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ UNFIT = (
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What works at one tick.
+class WaveParts:
+    """The parts of a network that compute in one tick.
 
     Attributes:
         star: feedback and memory.
         first: the first block; its outputs are as wide as the stack.
         stack: L dense layers of one width with one activation.
         blocks: names of the first block and of the layers of the stack.
-        head: the rest.
+        head: the rule of the last block.
     """
 
     star: Star
@@ -40,11 +40,11 @@ class Parts:
     head: Rule
 
 
-def parts(learner: Learner) -> Parts:
+def parts(learner: Learner) -> WaveParts:
     """The parts of a learner's network.
 
     Raises:
-        ValueError: its signal is not early, or the network has another form.
+        ValueError: the signal is not early, or the network has another form.
         RuntimeError: several processes train.
     """
     star = _star(learner)
@@ -60,7 +60,7 @@ def parts(learner: Learner) -> Parts:
             "networks by learner.step()"
         )
     assert found is not None
-    return Parts(star, ends[0], stack, [block for block, _ in found.hidden], ends[1])
+    return WaveParts(star, ends[0], stack, [block for block, _ in found.hidden], ends[1])
 
 
 def _star(learner: Learner) -> Star:

@@ -1,12 +1,12 @@
-"""The wavefront schedule: at tick k, layer l works on minibatch k - l.
+"""The wavefront schedule: at tick k, layer l computes minibatch k - l.
 
-An early signal is known when its minibatch enters, and every update is local. So minibatch i finds each layer changed
-by the minibatches before i and by no other, which is the plain order: the numbers are those of `learner.step`.
+An early signal is known when its minibatch enters, and every update is local. So minibatch i meets each layer with the
+updates of minibatches 0 .. i - 1, as in the plain order: the numbers are those of `learner.step`.
 
     tick k     first block <- minibatch k     layer l of the stack <- k - l     head <- k - L - 1
 
-A delayed signal (F3) reads what its samples left at their last visit. If one of them is still on its way, or a
-minibatch has another size, it waits until the wave has run out, L + 1 ticks.
+A delayed signal (F3) reads the memory rows that the last visit of its samples wrote. If one of the samples is still in
+flight, or the minibatch has another size, the minibatch waits until the wave has drained, L + 1 ticks.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from skipback.engine.learner import Learner
 from skipback.engine.star import Given
 from skipback.engine.step.checks import check_mode
 from skipback.engine.step.errors import error
-from skipback.engine.wave.counts import counted
-from skipback.engine.wave.gathered import Gathered
-from skipback.engine.wave.parts import Parts, check_cast, parts
-from skipback.engine.wave.stack import Stack
+from skipback.engine.wave.counts import shared_step_counts
+from skipback.engine.wave.deferred import DeferredUpdate
+from skipback.engine.wave.parts import WaveParts, check_cast, parts
+from skipback.engine.wave.stack import LayerStack
 from skipback.engine.wave.visits import Visits
 from skipback.feedback import projected
 from skipback.types import Loss
 from skipback.update import Update
 
-Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]
+WaveBatch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]
 """Input, target, and ids for delayed signals."""
 
 
@@ -55,21 +55,21 @@ def wavefront(learner: Learner, *, update: Update) -> Wavefront:
 
 
 class Wavefront:
-    """See `wavefront`.
+    """Trains a stack of dense layers, each on another minibatch at a time; made by `wavefront`.
 
     Attributes:
-        learner: what it trains.
-        update: what changes the weights.
+        learner: the learner that it trains.
+        update: steps the weights.
     """
 
     def __init__(self, learner: Learner, update: Update) -> None:
         self.learner, self.update = learner, update
 
-    def epoch(self, batches: Iterable[Batch], *, loss: Loss) -> Tensor:
-        """Train on all minibatches. When it returns, all have been through all layers.
+    def epoch(self, batches: Iterable[WaveBatch], *, loss: Loss) -> Tensor:
+        """Train on all minibatches. When it returns, every minibatch has passed every layer.
 
         Settings of the update (a learning rate's schedule) may change between epochs, not within one. If a minibatch is
-        refused, those before it are finished; if the loss fails, those that are on their way are lost.
+        refused, the minibatches in flight are completed; if the loss fails, they are lost.
 
         Args:
             batches: (x, t, ids) of each minibatch; (x, t) if the signal needs no ids.
@@ -92,7 +92,7 @@ class Wavefront:
             try:
                 for batch in batches:
                     wave.push(*batch)
-            finally:  # a minibatch that is refused, or cannot be read, does not stop those before it half way
+            finally:  # complete the minibatches in flight, also if the next one is refused or cannot be read
                 wave.drain()
         return torch.stack(wave.losses) if wave.losses else torch.empty(0)
 
@@ -101,19 +101,19 @@ class _Wave:
     """One epoch in progress.
 
     Attributes:
-        low: the layer of the stack that the newest minibatch on its way comes to next; L is the head.
-        h: what it comes with, and behind it the older ones (minibatches, N, D).
-        signals: of the same (minibatches, N, C).
-        given: targets and ids of the same, and the targets as matrices, the oldest first.
+        low: the next layer of the stack for the newest minibatch in flight; L is the head.
+        h: activations of the minibatches in flight, the newest first (minibatches, N, D).
+        signals: their signals, in the same order (minibatches, N, C).
+        given: their targets and ids, and the targets as matrices, the oldest first.
     """
 
-    def __init__(self, parts: Parts, update: Update, loss: Loss) -> None:
+    def __init__(self, parts: WaveParts, update: Update, loss: Loss) -> None:
         self.star, self.first, self.head, self.loss = parts.star, parts.first, parts.head, loss
         trained = [p for rule in (parts.first, *parts.stack, parts.head) for p in rule.parameters]
-        self.counted = counted(update, trained)
-        self.update = Gathered(self.counted or update)
+        self.counts = shared_step_counts(update, trained)
+        self.update = DeferredUpdate(self.counts or update)
         feedback = [parts.star.feedback[block].detach() for block in parts.blocks]
-        self.B, self.stack = feedback[0], Stack(parts.stack, torch.stack(feedback[1:]))
+        self.B, self.stack = feedback[0], LayerStack(parts.stack, torch.stack(feedback[1:]))
         check_cast(self.B.device)
         self.low = 0
         self.h: Tensor | None = None
@@ -124,16 +124,16 @@ class _Wave:
 
     @contextmanager
     def bound(self) -> Iterator[None]:
-        """Inside, weights and counts lie in one tensor each."""
-        with self.stack.bound(), nullcontext() if self.counted is None else self.counted.bound():
+        """Context in which the weights of the stack, and all step counts, are one tensor each."""
+        with self.stack.bound(), nullcontext() if self.counts is None else self.counts.bound():
             yield
 
     def push(self, x: Tensor, t: Tensor, ids: Tensor | None = None) -> None:
-        """Let one more minibatch in, and move all others on by one layer."""
+        """Start one more minibatch, and advance all others by one layer."""
         given = Given(t, ids)
         if self.h is not None and self.h.shape[1] != x.shape[0]:
             self.drain()
-        if self.visits is not None and ids is not None and self.visits.meet(ids, within=len(self.given)):
+        if self.visits is not None and ids is not None and self.visits.record(ids, within=len(self.given)):
             self.drain()
         self.star.check_views(x, given)
         signal, target = self.star.early(given)
@@ -141,12 +141,15 @@ class _Wave:
         self._tick((x, signal))
 
     def drain(self) -> None:
-        """Move on until no minibatch is on its way."""
+        """Advance until no minibatch is in flight."""
         while self.given:
             self._tick(None)
 
     def _tick(self, entering: tuple[Tensor, Tensor] | None) -> None:
-        """All parts work once: those behind first, as they take what those before left at the last tick."""
+        """Advance every minibatch in flight by one layer, deepest layer first.
+
+        Each layer consumes what the one before it produced at the previous tick.
+        """
         try:
             h, signals = self._behind()
             self.low, self.h, self.signals = self.low + 1, h, signals
@@ -154,18 +157,18 @@ class _Wave:
                 self._enter(*entering)
             self.update.flush()
         except BaseException:
-            self.given.clear()  # what is on its way is lost, and must not move on
+            self.given.clear()  # the minibatches in flight are lost: a later drain must not advance them
             raise
 
     def _enter(self, x: Tensor, signal: Tensor) -> None:
-        """The first block works on a minibatch, which then is the newest one on its way."""
+        """Run, teach and update the first block on a minibatch, which becomes the newest one in flight."""
         y = self.first.run(x)
-        self.first.learn(projected(signal, self.B), self.update, own=True)
+        self.first.learn(projected(signal, self.B), self.update, may_overwrite=True)
         self.low = 0
         self.h, self.signals = _before(y, self.h), _before(signal, self.signals)
 
     def _behind(self) -> tuple[Tensor | None, Tensor | None]:
-        """The head and the stack work. Returns what leaves the layers, and the signals that go along."""
+        """Run head and stack. Returns the outputs of the layers, and the signals of their minibatches."""
         h, signals = self.h, self.signals
         if h is None or signals is None:
             return None, None
@@ -178,7 +181,7 @@ class _Wave:
         return self.stack.work(self.low, h, signals, self.update), signals
 
     def _finish(self, h: Tensor) -> None:
-        """The head works on the oldest minibatch: loss, memory, exact gradient."""
+        """Finish the oldest minibatch: loss, memory, and the head's update by its exact gradient."""
         given, target = self.given.popleft()
         assert given.target is not None
         y = self.head.run(h)
@@ -189,5 +192,5 @@ class _Wave:
 
 
 def _before(newest: Tensor, rest: Tensor | None) -> Tensor:
-    """One more in front of a stack."""
+    """Put one tensor in front of a stack of tensors."""
     return newest.unsqueeze(0) if rest is None else torch.cat([newest.unsqueeze(0), rest])

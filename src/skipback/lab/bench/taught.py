@@ -15,7 +15,7 @@ from skipback.engine.step.compiled import Compiler
 from skipback.lab import choices
 from skipback.lab.bench.plain import LR, OPTIMIZERS
 from skipback.lab.bench.shapes import Shape
-from skipback.lab.bench.timing import Call
+from skipback.lab.bench.timing import Variant
 from skipback.lab.losses import LOSSES
 from skipback.method import Direct, HeadOnly, Method
 
@@ -29,7 +29,7 @@ def steps(name: str) -> bool:
 
 def step(
     shape: Shape, name: str, optimizer: str, *, closed_form: bool = True, compile: bool | Compiler = False
-) -> Call:
+) -> Variant:
     """`learner.step`."""
     net, (x, t) = shape.build(), shape.data()
     if not closed_form:
@@ -38,7 +38,7 @@ def step(
     return lambda: taught.step(x, t, loss=F.cross_entropy, update=update, ids=ids, compile=compile)
 
 
-def backward(shape: Shape, name: str, optimizer: str) -> Call:
+def backward(shape: Shape, name: str, optimizer: str) -> Variant:
     """`loss.backward()` and a fused optimizer."""
     net, (x, t) = shape.build(), shape.data()
     taught, ids = learner(net, name, x), torch.arange(len(x), device=x.device)

@@ -1,8 +1,8 @@
-"""Watch: while the network runs, see every torch function that a weight takes part in.
+"""Interceptor: while the network runs, intercept every torch function that takes a weight.
 
-No layer is replaced: a `TorchFunctionMode` is on from the network's first to its last line. A linear map or a
-convolution is handed to the route; what a route cannot send an error through is refused by name; all else (activations,
-norms, softmax and products of activations, pooling, sums, embeddings) is left to autograd, which passes it exactly.
+No layer is replaced: a `TorchFunctionMode` is on during the network's forward pass. Linear maps and convolutions by a
+weight go to the route; other products by a weight are refused by name; everything else (activations, norms, softmax and
+products of activations, pooling, sums, embeddings) is left to autograd, whose gradient is exact.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch.overrides import TorchFunctionMode
 from torch.overrides import _get_current_function_mode_stack as stack  # no public name
 
 from skipback.blocks import tensors
-from skipback.engine.calls import CALLS, Call
+from skipback.engine.calls import CALLS, LayerCall
 
-OnCall = Callable[[str, nn.Parameter, Call], Tensor]
-"""Called with the name of the weight, the whole weight, and the call; returns the layer's output."""
+OnLayerCall = Callable[[str, nn.Parameter, LayerCall], Tensor]
+"""(name of the weight, the whole parameter, the call) -> the layer's output."""
 
 _RECURRENT = "write the cell out with nn.Linear layers"
 _PRODUCT = "write it as torch.nn.functional.linear(x, weight), or as an nn.Linear"
@@ -38,12 +38,12 @@ REFUSED = {
 }
 """Functions that multiply by a weight, and what to do instead."""
 
-_ENDS = ("_PassingBackward", "EmbeddingBackward0", "EmbeddingBagBackward0", "IndexBackward0")
-"""What makes a tensor an activity, and no longer a function of weights alone."""
+_ENDS = ("_TransportedBackward", "EmbeddingBackward0", "EmbeddingBagBackward0", "IndexBackward0")
+"""Autograd nodes whose output is an activity: a tensor behind one is no function of weights alone."""
 
 
 def _ungated(function: Any) -> Callable[..., Any]:
-    """A Python function of torch without its first line, which would hand it back to the mode that runs it."""
+    """A Python function of torch without its `has_torch_function` dispatch, which would call the mode again."""
     names = {**function.__globals__, "has_torch_function": lambda _: False}
     copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__)
     copy.__kwdefaults__ = function.__kwdefaults__
@@ -53,26 +53,26 @@ def _ungated(function: Any) -> Callable[..., Any]:
 ATTENTION = _ungated(F.multi_head_attention_forward)
 
 
-class Watch(TorchFunctionMode):
-    """On during one pass of a network.
+class WeightInterceptor(TorchFunctionMode):
+    """Hands linear maps and convolutions by a weight to the route, during one pass of a network.
 
     Args:
-        names: the names of the network's parameters, by the `id` of each.
-        on_call: what to do with a linear map or a convolution by one of them.
+        names: names of the network's parameters, by `id`.
+        on_call: computes a linear map or a convolution by one of them.
     """
 
-    def __init__(self, names: Mapping[int, str], on_call: OnCall) -> None:
+    def __init__(self, names: Mapping[int, str], on_call: OnLayerCall) -> None:
         super().__init__()
         self.names, self.on_call = names, on_call
 
-    def enter(self) -> None:
-        """Be on from now, until `leave`."""
+    def switch_on(self) -> None:
+        """Push the mode; `switch_off` takes it off."""
         torch.overrides._push_mode(self)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Hand it to the route, refuse it, or leave it alone. The mode is off in here."""
+        """Hand a function to the route, refuse it, or leave it to autograd. Torch switches the mode off in here."""
         kwargs = kwargs or {}
-        if func in CALLS:  # without gradients too: a checkpoint runs without them first, and again in backward
+        if func in CALLS:  # also without grad: a checkpoint runs so first, and with grad in backward
             return self._call(func, CALLS[func](*args, **kwargs), args, kwargs)
         if func is F.multi_head_attention_forward:
             with self:
@@ -82,11 +82,11 @@ class Watch(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def owner(self, tensor: Tensor) -> nn.Parameter | None:
-        """The parameter that a tensor is, or is a view of."""
+        """The parameter that a tensor is or views; `None` for other tensors."""
         base: Any = tensor if tensor._base is None else tensor._base
         return base if id(base) in self.names else None
 
-    def _call(self, func: Any, call: Call, args: Any, kwargs: Any) -> Any:
+    def _call(self, func: Any, call: LayerCall, args: Any, kwargs: Any) -> Any:
         weight = self.owner(call.weight)
         if weight is not None:
             y = self.on_call(self.names[id(weight)], weight, call)
@@ -110,7 +110,7 @@ class Watch(TorchFunctionMode):
                 )
 
     def _weights(self, operand: Tensor) -> Iterator[nn.Parameter]:
-        """The matrices that an operand is, is a view of, or is computed from without any activity."""
+        """The weight matrices that an operand is, views, or is computed from without any activity."""
         owner = self.owner(operand)
         if owner is not None:
             yield from [owner] if owner.dim() >= 2 else []
@@ -123,7 +123,7 @@ class Watch(TorchFunctionMode):
 
 
 def _sources(tensor: Tensor) -> list[nn.Parameter]:
-    """The parameters that a tensor is computed from; none if some activity goes in."""
+    """The parameters that a tensor is computed from; none if an activity is among its inputs."""
     found: list[nn.Parameter] = []
     todo: list[Any] = [tensor.grad_fn]
     seen: set[Any] = set()
@@ -140,12 +140,12 @@ def _sources(tensor: Tensor) -> list[nn.Parameter]:
     return found
 
 
-def leave(watch: TorchFunctionMode | None) -> None:
-    """Take a mode off, wherever it stands: an interrupted pass (KeyboardInterrupt) leaves it behind."""
-    if watch is None or not any(mode is watch for mode in stack()):
+def switch_off(mode: TorchFunctionMode | None) -> None:
+    """Take a mode off the stack, from any place: an interrupted pass (KeyboardInterrupt) leaves its mode there."""
+    if mode is None or not any(one is mode for one in stack()):
         return
     above: list[Any] = []
-    while (mode := torch.overrides._pop_mode()) is not watch:
-        above.append(mode)
-    for mode in reversed(above):
-        torch.overrides._push_mode(mode)
+    while (one := torch.overrides._pop_mode()) is not mode:
+        above.append(one)
+    for one in reversed(above):
+        torch.overrides._push_mode(one)

@@ -10,29 +10,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor
+from typing_extensions import override
 
 from skipback.engine.step.rules import Dense
 
 
-class Low(Dense):
-    """Linear and one activation. Runs inside `torch.autocast`, which chooses the type, and is taught outside of it.
+class AutocastDense(Dense):
+    """Linear and one activation. Runs inside `torch.autocast`, which chooses the dtype; backward runs outside.
 
     Args:
-        dense: the block.
+        dense: the block in float32.
     """
 
     def __init__(self, dense: Dense) -> None:
         super().__init__(dense.linear, dense.module, flatten=dense.flatten)
 
+    @override
     def activate(self, h: Tensor, a: Tensor) -> Tensor:
-        """See `Dense`."""
         return super().activate(h.to(a.dtype), a)
 
-    def pull(self, g: Tensor, *, own: bool = False) -> Sequence[Tensor | None]:
-        """See `Rule`."""
-        low = super().pull(g, own=own)
+    @override
+    def backward(self, g: Tensor, *, may_overwrite: bool = False) -> Sequence[Tensor | None]:
+        low = super().backward(g, may_overwrite=may_overwrite)
         return [None if d is None else d.to(p.dtype) for d, p in zip(low, self.parameters, strict=True)]
 
+    @override
     def descend(self, delta: Tensor, h: Tensor, rate: float) -> None:
-        """See `Dense`. The product becomes float32 on the way to the weights."""
+        # the product in bfloat16 becomes float32 when it is added to the weights
         self.weight.sub_(self.weight_gradient(delta, h), alpha=rate)

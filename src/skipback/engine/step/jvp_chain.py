@@ -2,9 +2,9 @@
 
     [a; a'] = [h; h'] W^T        a gets the bias; h' = f'(a) a', and the noise of the port behind the block
 
-Each [h; h'] is the next block's input as it lies, so nothing is copied together.
+Each [h; h'] is one tensor, the next block's input without a copy.
 
-The first pass of several, and every pass, is a forward pass too: its values are those of the training pass.
+Each pass also computes the ordinary activations, so the last one doubles as the training forward pass.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from skipback.engine.step.rules import Dense, Rule
 from skipback.engine.stream import Stream
 
 
-def dense(chain: Chain) -> bool:
-    """Whether all blocks have the closed form, and there is one to teach."""
+def all_dense(chain: Chain) -> bool:
+    """Whether all blocks have the closed form, and at least one of them is hidden."""
     return bool(chain.hidden) and chain.dense
 
 
-def run_dual(chain: Chain, x: Tensor, stream: Stream, tangents: int) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
-    """Run a chain forwards, and estimate its Jacobians as `engine.jacobian.estimate` does, from the same noise.
+def forward_with_jacobian(
+    chain: Chain, x: Tensor, stream: Stream, tangents: int
+) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
+    """Run a chain forward, and estimate its Jacobians as `engine.jacobian.estimate` does, from the same noise.
 
     Args:
         chain: dense blocks only.
         x: the input.
-        stream: of the noise.
+        stream: draws the noise.
         tangents: how many directions are averaged, one pass each.
 
     Returns:
-        The output, by block the estimate (C, D), and what each block returned.
+        The output, the estimate (C, D) by block, and the output of each hidden block.
     """
     generator, total = stream.next(x.device), dict[str, Tensor]()
     for _ in range(tangents):
@@ -63,7 +65,7 @@ def _pass(chain: Chain, x: Tensor, generator: torch.Generator) -> tuple[Tensor, 
 
 
 def _layer(rule: Rule, h: Tensor, both: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """From [h; h'] to y and [y; y'], each in the place of its pre-activation. Without a tangent there is but y."""
+    """Map [h; h'] to y and [y; y'], which overwrites the pre-activations. Without a tangent h', return y and `None`."""
     assert isinstance(rule, Dense)
     if both is None:
         return rule.run(h), None
@@ -71,8 +73,8 @@ def _layer(rule: Rule, h: Tensor, both: Tensor | None) -> tuple[Tensor, Tensor |
     a, moved = both[: len(h)], both[len(h) :]
     if rule.bias is not None:
         a.add_(rule.bias)
-    y = rule.activate(h, a.clone() if rule.activation.keeps else a)
-    tangent = rule.derived(moved, own=True)
+    y = rule.activate(h, a.clone() if rule.activation.needs_input else a)
+    tangent = rule.derived(moved, may_overwrite=True)
     if y is not a:
         a.copy_(y)
     if tangent is not moved:

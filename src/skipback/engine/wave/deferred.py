@@ -1,19 +1,20 @@
-"""Gathered: what several blocks change in one tick, in one call of the update."""
+"""Deferred: the updates of all blocks in one tick, in one call of the update."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from skipback.update import Parameters, Update
 
 
-class Gathered(Update):
-    """An update that waits until `flush`, as each call costs more than a small block's arithmetic.
+class DeferredUpdate(Update):
+    """Collects gradients until `flush`, as each call of an update costs more than a small block's arithmetic.
 
     Args:
-        update: what is done then.
+        update: applies all gradients at `flush`.
     """
 
     def __init__(self, update: Update) -> None:
@@ -23,15 +24,15 @@ class Gathered(Update):
         self.gradients: list[Tensor | None] = []
 
     def apply(self, parameters: Parameters, gradients: Sequence[Tensor | None]) -> None:
-        """Note them."""
+        """Store the gradients for `flush`."""
         self.parameters += parameters
         self.gradients += gradients
 
-    def inside_product(self, parameter: nn.Parameter) -> float | None:
-        """See `Update`."""
-        return self.update.inside_product(parameter)
+    @override
+    def fusable_rate(self, parameter: nn.Parameter) -> float | None:
+        return self.update.fusable_rate(parameter)
 
     def flush(self) -> None:
-        """Do what was put off."""
+        """Apply all stored gradients."""
         parameters, gradients, self.parameters, self.gradients = self.parameters, self.gradients, [], []
         self.update.apply(tuple(parameters), gradients)

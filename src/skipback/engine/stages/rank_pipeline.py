@@ -1,4 +1,4 @@
-"""The line: traffic along the ranks, one way while an epoch runs, and to all at its end."""
+"""The rank pipeline: activations go from rank to rank during an epoch; broadcasts at its end."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 AHEAD = 2
-"""How many activations a rank may have on their way before it waits for the rank behind it."""
+"""How many activations a rank may have in flight before it waits for the next rank."""
 
 
-class Line:
-    """The ranks in a row.
+class RankPipeline:
+    """Sends and receives for one rank.
 
     Args:
         rank: of this process.
@@ -26,7 +26,7 @@ class Line:
 
     def __init__(self, rank: int, world: int, seconds: float) -> None:
         self.rank, self.world, self.seconds = rank, world, seconds
-        self.sent: deque[tuple[Tensor, dist.Work]] = deque()  # what is on its way must not be freed
+        self.sent: deque[tuple[Tensor, dist.Work]] = deque()  # holds the activations in flight, which must not be freed
 
     @property
     def last(self) -> bool:
@@ -34,9 +34,9 @@ class Line:
         return self.rank == self.world - 1
 
     def send(self, y: Tensor, tag: int) -> None:
-        """Send an activation to the rank behind, and go on while it travels."""
+        """Start to send an activation to the next rank."""
         if len(self.sent) == AHEAD:
-            self._leave()
+            self._finish_send()
         y = y.contiguous()
         with self._waiting("send to", self.rank + 1):
             work = dist.isend(y, self.rank + 1, tag=tag)
@@ -44,31 +44,31 @@ class Line:
         self.sent.append((y, work))
 
     def flush(self) -> None:
-        """Wait until all that was sent has arrived."""
+        """Wait until every sent activation has arrived."""
         while self.sent:
-            self._leave()
+            self._finish_send()
 
-    def _leave(self) -> None:
+    def _finish_send(self) -> None:
         _, work = self.sent.popleft()
         with self._waiting("send to", self.rank + 1):
             self._wait(work)
 
     def expect(self, room: Tensor, tag: int) -> tuple[Tensor, dist.Work]:
-        """Ask the rank before for the activation with this tag, and go on while it travels."""
+        """Start to receive the activation with this tag from the previous rank, into `room`."""
         with self._waiting("receive from", self.rank - 1):
             work = dist.irecv(room, self.rank - 1, tag=tag)
         assert work is not None
         return room, work
 
     def arrived(self, coming: tuple[Tensor, dist.Work]) -> Tensor:
-        """Wait for what was asked for."""
+        """Wait for an expected activation, and return it."""
         room, work = coming
         with self._waiting("receive from", self.rank - 1):
             self._wait(work)
         return room
 
     def spread(self, tensor: Tensor, owner: int) -> Tensor:
-        """What the owner has, on all ranks; overwrites `tensor` on the others."""
+        """Broadcast the owner's tensor; overwrites `tensor` on the other ranks."""
         if self.world > 1:
             with self._waiting("receive from", owner):
                 work = dist.broadcast(tensor, owner, async_op=True)
@@ -77,7 +77,7 @@ class Line:
         return tensor
 
     def collect(self, tensor: Tensor) -> list[Tensor]:
-        """This tensor of every rank, in order."""
+        """All-gather: the tensor of every rank, in the order of the ranks."""
         every = [torch.empty_like(tensor) for _ in range(self.world)]
         with self._waiting("meet", None):
             work = dist.all_gather(every, tensor, async_op=True)

@@ -1,7 +1,7 @@
-"""Passing: one weight layer, whose error goes backwards through what the transport gives instead of W transposed.
+"""Transported: one weight layer whose backward propagates the error by the transport's matrix M instead of W.
 
 dL/dW, dL/db   exact, from the dL/dy that arrives
-dL/dx          the layer's own backward, with M = transport.weight(W, B) in place of W; never computed if not wanted
+dL/dx          the layer's own backward, with M = transport.weight(W, B) in place of W; computed only if wanted
 dL/dB          dL/dW, for feedback that follows its weight
 """
 
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from typing_extensions import override
 
 from skipback.transport import Transport
 
@@ -39,29 +40,29 @@ class Layer(Protocol):
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Layer):
     """y (..., D_out) = x (..., D_in) W^T + b."""
 
+    @override
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """See `Layer`."""
         return F.linear(x, weight, bias)
 
+    @override
     def to_input(self, gradient: Tensor, shape: torch.Size, weight: Tensor) -> Tensor:
-        """See `Layer`."""
         return gradient @ weight
 
+    @override
     def to_weight(self, gradient: Tensor, x: Tensor, weight_shape: torch.Size) -> Tensor:
-        """See `Layer`."""
         rows, columns = weight_shape
         return gradient.reshape(-1, rows).T @ x.reshape(-1, columns)
 
+    @override
     def to_bias(self, gradient: Tensor) -> Tensor:
-        """See `Layer`."""
         return gradient.sum(list(range(gradient.dim() - 1))) if gradient.dim() > 1 else gradient
 
 
 @dataclass(frozen=True)
-class Convolution:
+class Convolution(Layer):
     """y (N, C_out, ...) = x (N, C_in, ...) * W + b, in one to three dimensions."""
 
     stride: tuple[int, ...]
@@ -69,21 +70,21 @@ class Convolution:
     dilation: tuple[int, ...]
     groups: int
 
+    @override
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """See `Layer`."""
         conv = (F.conv1d, F.conv2d, F.conv3d)[len(self.stride) - 1]
         return conv(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
+    @override
     def to_input(self, gradient: Tensor, shape: torch.Size, weight: Tensor) -> Tensor:
-        """See `Layer`."""
         return self._backward(gradient, gradient.new_empty(1).expand(shape), weight, 0)  # the values are not read
 
+    @override
     def to_weight(self, gradient: Tensor, x: Tensor, weight_shape: torch.Size) -> Tensor:
-        """See `Layer`."""
         return self._backward(gradient, x, gradient.new_empty(1).expand(weight_shape), 1)
 
+    @override
     def to_bias(self, gradient: Tensor) -> Tensor:
-        """See `Layer`."""
         return gradient.sum([0, *range(2, gradient.dim())])
 
     def _backward(self, gradient: Tensor, x: Tensor, weight: Tensor, which: int) -> Tensor:
@@ -93,14 +94,14 @@ class Convolution:
         return result
 
 
-class _Passing(torch.autograd.Function):
-    """See the module's docstring. Call `passing`, not this."""
+class _Transported(torch.autograd.Function):
+    """One weight layer with the transport's backward. Call `transported`, not this."""
 
     @staticmethod
     def forward(
         ctx: Any, layer: Layer, transport: Transport, x: Tensor, weight: Tensor, bias: Tensor | None, feedback: Tensor
     ) -> Tensor:
-        """Run the layer, and keep only what the wanted gradients need."""
+        """Run the layer, and save only the tensors that the wanted gradients need."""
         to_x, to_weight, _, to_feedback = ctx.needs_input_grad[2:]
         keep_x, keep_weights = to_weight or to_feedback, (weight, feedback) if to_x else (None, None)
         ctx.save_for_backward(x if keep_x else None, *keep_weights)
@@ -110,7 +111,7 @@ class _Passing(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Send the error on, through M instead of W."""
+        """Return the gradients of x by M, of W and b exactly, and of B where feedback follows its weight."""
         (e,), layer, (x_shape, weight_shape) = gradients, ctx.layer, ctx.shapes
         x, weight, feedback = ctx.saved_tensors
         to_x, to_weight, to_bias, to_feedback = ctx.needs_input_grad[2:]
@@ -122,15 +123,15 @@ class _Passing(torch.autograd.Function):
         return None, None, dx, dW if to_weight else None, db, dW if follows else None
 
 
-def passing(
+def transported(
     layer: Layer, transport: Transport, x: Tensor, weight: Tensor, bias: Tensor | None, feedback: Tensor
 ) -> Tensor:
-    """Return the layer's output, connected so that its error passes through the transport.
+    """Return the layer's output, connected so that its backward propagates the error by the transport.
 
     Args:
         layer: the map.
-        transport: what replaces W transposed.
-        x: what enters the layer.
+        transport: gives M, which replaces W in the gradient of x.
+        x: the input of the layer.
         weight: W.
         bias: b.
         feedback: B, of W's shape.
@@ -138,7 +139,7 @@ def passing(
     kind = x.device.type
     if not torch.is_autocast_enabled(kind):
         return _apply(layer, transport, x, weight, bias, feedback)
-    # as autocast does inside F.linear, but before the function: so that its backward meets one dtype too
+    # cast as F.linear does under autocast, but before the function, so that its backward has one dtype
     low = torch.get_autocast_dtype(kind)
     cast = [t if t is None or t.dtype == torch.float64 else t.to(low) for t in (x, weight, bias, feedback)]
     with torch.autocast(kind, enabled=False):
@@ -146,5 +147,5 @@ def passing(
 
 
 def _apply(layer: Layer, transport: Transport, *tensors: Tensor | None) -> Tensor:
-    result: Tensor = _Passing.apply(layer, transport, *tensors)  # type: ignore[no-untyped-call]
+    result: Tensor = _Transported.apply(layer, transport, *tensors)  # type: ignore[no-untyped-call]
     return result

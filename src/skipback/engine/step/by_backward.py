@@ -17,19 +17,19 @@ from skipback.types import Loss
 from skipback.update import Update
 
 
-def whole(
+def step_by_backward(
     learner: nn.Module, run: Callable[..., Any], args: Any, t: Tensor, loss: Loss, update: Update, given: Given
 ) -> Tensor:
-    """One step of a learner; a user's gradients are put back after it.
+    """One step of a learner. Every `.grad` is put back as it was before.
 
     Args:
-        learner: whose parameters are trained.
+        learner: its parameters are trained.
         run: the learner, compiled or not.
-        args: its inputs.
+        args: the network's inputs.
         t: the target of the loss.
         loss: loss(output, target).
-        update: what changes the parameters.
-        given: what travels with the inputs.
+        update: steps the parameters.
+        given: target, ids and scale of the batch.
 
     Returns:
         The loss, before the update.
@@ -40,7 +40,7 @@ def whole(
     if world() > 1:
         raise RuntimeError("step() of this method or network runs in one process: use DDP and loss.backward()")
     parameters = tuple(learner.parameters())
-    kept = [p.grad for p in parameters]
+    saved = [p.grad for p in parameters]
     try:
         learner.zero_grad()
         with torch.enable_grad():
@@ -49,29 +49,29 @@ def whole(
             value = checked(loss(y, t)) * given.scale
         with torch.autocast(y.device.type, enabled=False):
             value.backward()
-        torch.clear_autocast_cache()  # what it keeps of the weights is stale when they change
+        torch.clear_autocast_cache()  # its copies of the weights are stale after the update
         with torch.no_grad():
             update.apply(parameters, [p.grad for p in parameters])
     finally:
-        for p, before in zip(parameters, kept, strict=True):
+        for p, before in zip(parameters, saved, strict=True):
             p.grad = before
     return value.detach() / given.scale
 
 
-class Whole:
-    """A learner compiled as a whole, for a step by `backward`."""
+class CompiledLearner:
+    """Caches the compiled call of a learner, for a step by `backward`. Copies and pickles compile again."""
 
     def __init__(self) -> None:
         self.compiler: Compiler | None = None
         self.call: Callable[..., Any] | None = None
 
-    def of(self, learner: nn.Module, compiler: Compiler | None) -> Callable[..., Any]:
-        """The learner, compiled if that is asked for."""
+    def get(self, learner: nn.Module, compiler: Compiler | None) -> Callable[..., Any]:
+        """Return the learner, compiled if there is a compiler."""
         if compiler is None:
             return learner
         if self.call is None or compiler is not self.compiler:
             self.compiler, self.call = compiler, compiler(learner)
         return self.call
 
-    def __reduce__(self) -> tuple[type[Whole], tuple[()]]:
-        return Whole, ()
+    def __reduce__(self) -> tuple[type[CompiledLearner], tuple[()]]:
+        return CompiledLearner, ()
