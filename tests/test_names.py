@@ -14,7 +14,7 @@ OLD = {
     "skipback.transport": {"Signed": "SignSymmetric"},
     "skipback.update": {"Group": "ParameterGroup", "Make": "MakeOptimizer"},
     "skipback.lab.data.prepare": {"Chain": "Compose"},
-    "skipback.lab.data.splits": {"Parts": "SplitRows", "Random": "Shuffled"},
+    "skipback.lab.data.splits": {"FeedbackTensors": "SplitRows", "Random": "Shuffled"},
 }
 
 

@@ -10,7 +10,7 @@ Each acts as a matrix B (C, D) on the signal; `learner.feedback` shows it. They 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 
 import torch
@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from skipback.draws import Draw, Gaussian, Uniform
-from skipback.feedback import Feedback, Fixed, Lesson, Matrix, Parts, Sees, projected
-from skipback.types import PortSpec
+from skipback.core.feedback import Feedback, FeedbackTensors, ForwardPasses, Fixed, Lesson, Matrix, Sees, projected
+from skipback.core.records import PortSpec
 
 
 def _on(port: PortSpec, part: Tensor) -> Tensor:
@@ -41,13 +41,13 @@ class Sliced(Feedback):
     draw: Draw = field(default_factory=Uniform)
     rescale: bool = False
 
-    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
+    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
         """See `Feedback`."""
         widest = {C: max(p.size for p in ports if p.outputs == C) for C in {p.outputs: None for p in ports}}
         shared = {C: _on(ports[0], self.draw(C, width, generator)) for C, width in widest.items()}
         return [(shared[port.outputs],) for port in ports]
 
-    def project(self, lesson: Lesson, parts: Parts) -> Tensor:
+    def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
         """See `Feedback`."""
         (R,), port = parts, lesson.port
         scale = math.sqrt(R.shape[1] / port.size) if self.rescale else 1.0
@@ -70,16 +70,16 @@ class LowRank(Feedback):
         if self.rank < 1:
             raise ValueError(f"the rank must be 1 or more, got {self.rank}")
 
-    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
+    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
         """See `Feedback`."""
         return [self._factors(port, generator) for port in ports]
 
-    def _factors(self, port: PortSpec, generator: Generator) -> Parts:
+    def _factors(self, port: PortSpec, generator: Generator) -> FeedbackTensors:
         r = min(self.rank, port.outputs, port.size)
         P, Q = Gaussian(r**-0.5)(port.outputs, r, generator), Gaussian()(r, port.size, generator)
         return _on(port, P), _on(port, Q.reshape(r, *port.shape))
 
-    def project(self, lesson: Lesson, parts: Parts) -> Tensor:
+    def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
         """See `Feedback`."""
         P, Q = parts
         return projected(lesson.signal.to(P.dtype) @ P, Q)
@@ -92,18 +92,18 @@ class Kronecker(Feedback):
     A port without space has A alone.
     """
 
-    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
+    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
         """See `Feedback`."""
         return [self._factors(port, generator) for port in ports]
 
-    def _factors(self, port: PortSpec, generator: Generator) -> Parts:
+    def _factors(self, port: PortSpec, generator: Generator) -> FeedbackTensors:
         channels = port.shape[0]
         A = _on(port, Gaussian()(port.outputs, channels, generator))
         if len(port.shape) == 1:
             return (A,)
         return A, _on(port, Gaussian()(port.outputs, port.size // channels, generator))
 
-    def project(self, lesson: Lesson, parts: Parts) -> Tensor:
+    def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
         """See `Feedback`."""
         A, signal = parts[0], lesson.signal.to(parts[0].dtype)
         if len(parts) == 1:
@@ -129,7 +129,7 @@ class ConvShaped(Feedback):
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ValueError(f"the kernel must be odd, 1 or more, got {self.kernel}")
 
-    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
+    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
         """See `Feedback`.
 
         Raises:
@@ -143,7 +143,7 @@ class ConvShaped(Feedback):
         shape = (port.shape[0], *[self.kernel] * (len(port.shape) - 1))
         return _on(port, self.draw(port.outputs, math.prod(shape), generator).reshape(port.outputs, *shape))
 
-    def project(self, lesson: Lesson, parts: Parts) -> Tensor:
+    def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
         """See `Feedback`."""
         K, signal = parts[0], lesson.signal.to(parts[0].dtype)
         space = lesson.port.shape[1:]
@@ -162,12 +162,12 @@ class Seeded(Feedback):
     The same numbers on every device. While one port is taught, its matrix exists; nothing is kept.
     """
 
-    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
+    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
         """See `Feedback`."""
         keys = torch.randint(2**32, (len(ports),), generator=generator)
         return [(key.to(port.device),) for key, port in zip(keys, ports, strict=True)]
 
-    def project(self, lesson: Lesson, parts: Parts) -> Tensor:
+    def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
         """See `Feedback`."""
         port = lesson.port
         place = torch.arange(port.outputs * port.size, device=parts[0].device)
@@ -200,20 +200,19 @@ class _Wrapper(Feedback):
         """That of the inner feedback."""
         return self.feedback.sees
 
-    @property
-    def tangents(self) -> int:
-        """That of the inner feedback."""
-        return self.feedback.tangents
+    def forward_mode(self, passes: ForwardPasses) -> Mapping[str, Tensor]:
+        """See `Feedback`."""
+        return self.feedback.forward_mode(passes)
 
-    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
+    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
         """See `Feedback`."""
         return self.feedback.init(ports, generator)
 
-    def gradient(self, lesson: Lesson, parts: Parts) -> Parts:
+    def gradient(self, lesson: Lesson, parts: FeedbackTensors) -> FeedbackTensors:
         """See `Feedback`."""
         return self.feedback.gradient(lesson, parts)
 
-    def matrix(self, port: PortSpec, parts: Parts) -> Tensor:
+    def matrix(self, port: PortSpec, parts: FeedbackTensors) -> Tensor:
         """B of the inner feedback, which is linear."""
         return self.feedback.matrix(port, parts)
 
@@ -222,7 +221,7 @@ class _Wrapper(Feedback):
 class Normalised(_Wrapper):
     """Each sample's teaching gets the norm of its signal: m_n |s_n| / |m_n|. Only the direction is left to B."""
 
-    def project(self, lesson: Lesson, parts: Parts) -> Tensor:
+    def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
         """See `Feedback`."""
         teaching = self.feedback.project(lesson, parts)
         flat = teaching.flatten(1)
@@ -249,7 +248,7 @@ class Gated(_Wrapper):
         """The port, and what the inner feedback looks at."""
         return self.feedback.sees | Sees.ACTIVITY
 
-    def project(self, lesson: Lesson, parts: Parts) -> Tensor:
+    def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
         """See `Feedback`."""
         assert lesson.activity is not None
         teaching = self.feedback.project(lesson, parts)
@@ -263,7 +262,7 @@ class UnitColumns(Matrix):
 
     draw: Draw = field(default_factory=Gaussian)
 
-    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
+    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
         """See `Feedback`."""
         drawn = super().init(ports, generator)
         return [(B / B.norm(dim=0).clamp_min(torch.finfo(B.dtype).tiny),) for (B,) in drawn]

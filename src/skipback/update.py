@@ -115,6 +115,19 @@ class Update:
         return None
 
 
+def check_update(update: object) -> None:
+    """Refuse an optimizer in the place of an update.
+
+    Raises:
+        TypeError: it is one, or something else.
+    """
+    if not isinstance(update, Update):
+        raise TypeError(
+            f"update must be one of skipback.update, such as skipback.update.adam(), not a {type(update).__name__}: of "
+            "another optimizer of torch, skipback.update.Update(lambda ps: torch.optim.Adagrad(ps))"
+        )
+
+
 def hooked(optimizer: Optimizer | None) -> bool:
     """Whether the optimizer has step hooks, which a fused kernel in its place would not call."""
     assert optimizer is not None

@@ -11,8 +11,8 @@ from nets import FLAT, IMAGE, C, batch, gradients, logits, made, same
 from torch import nn
 
 import skipback as sb
-from skipback.blocks import map_tensors, tensors, units
-from skipback.engine.learner import Learner
+from skipback.core.blocks import map_tensors, tensors, units
+from skipback.learner import Learner
 
 
 def attached(net, x, blocks="auto", method=None):

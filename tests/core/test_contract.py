@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from nets import batch, difference, gradients, logits, made, same, teach
 
 import skipback as sb
-from skipback.feedback import Sees
-from skipback.method import Direct, Exact, HeadOnly, Layerwise, Perturbed
+from skipback.core.feedback import Sees
+from skipback.core.method import Direct, Exact, HeadOnly, Layerwise, Perturbed
 from skipback.methods import fwm
 
 
@@ -60,7 +60,7 @@ def test_only_shallow_freezes_and_it_freezes_all_but_the_head(method, case):
 def test_hidden_blocks_move(direct, case):
     """The trap of peers: the loss falls, and hidden weights never change."""
     learner, x, t, ids = attached(direct, case)
-    assert len(learner.star.ports) >= 2
+    assert len(learner.direct.ports) >= 2
     before = {name: p.detach().clone() for name, p in learner.net.named_parameters()}
     step(learner, x, t, ids)
     still = {name for name, p in learner.net.named_parameters() if torch.equal(before[name], p)}
@@ -404,7 +404,7 @@ def test_the_network_keeps_its_own_state_dict(method, case):
     step(learner, x, t, ids)
     assert list(learner.net.state_dict()) == keys
     extra = set(learner.state_dict()) - {f"net.{key}" for key in keys}
-    expected = {f"star.{name}" for names in learner.star.names.values() for name in names} if learner.star else set()
+    expected = {f"star.{name}" for names in learner.direct.names.values() for name in names} if learner.direct else set()
     if learner.memory is not None:
         expected |= {f"star.memory.{name}" for name in ("rows", "seen", "prints")}
     if getattr(method, "feedback", None) is not None and Sees.JACOBIAN in method.feedback.sees:
@@ -412,7 +412,7 @@ def test_the_network_keeps_its_own_state_dict(method, case):
     if learner.route is not None:
         expected |= {f"route.{name}" for name in learner.route.state_dict()}
     assert extra == expected
-    learned = list(learner.star.parameters()) if learner.star else []
+    learned = list(learner.direct.parameters()) if learner.direct else []
     if learner.route is not None:
         learned = [B for B in learner.feedback.values() if B.requires_grad]
     if isinstance(method, Perturbed) and method.estimate.local:

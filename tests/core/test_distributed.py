@@ -130,7 +130,7 @@ def halves(name, *, own=True):
         for part, one in enumerate(pair):
             one.zero_grad()
             mine = slice(4 * part, 4 * part + 4)
-            with mock.patch("skipback.engine.stream.rank", return_value=part if own else 0):
+            with mock.patch("skipback.streams.rank", return_value=part if own else 0):
                 F.cross_entropy(one(x[mine], target=t[mine], ids=ids[mine]), t[mine]).backward()
         for p, q in zip(*(one.parameters() for one in pair), strict=True):
             p.grad = q.grad = (p.grad + q.grad) / RANKS
@@ -175,13 +175,13 @@ def feedback_of(own):
     x, t, _ = batch()
     learner, steps = sb.attach(made(nets.mlp), sb.fdfa(), x, show=None), []
     for _ in range(100):
-        found, start = [], copy.deepcopy(learner.star.stream)
+        found, start = [], copy.deepcopy(learner.direct.stream)
         for rank in range(RANKS):
-            learner.star.stream, part = copy.deepcopy(start), slice(4 * rank, 4 * rank + 4)
+            learner.direct.stream, part = copy.deepcopy(start), slice(4 * rank, 4 * rank + 4)
             learner.zero_grad()
-            with mock.patch("skipback.engine.stream.rank", return_value=rank if own else 0):
+            with mock.patch("skipback.streams.rank", return_value=rank if own else 0):
                 F.cross_entropy(learner(x[part]), t[part]).backward()
-            found.append(torch.cat([p.grad.flatten() for p in learner.star.parameters()]))
+            found.append(torch.cat([p.grad.flatten() for p in learner.direct.parameters()]))
         steps.append(sum(found) / RANKS)
     return torch.stack(steps)
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import skipback as sb
-from skipback.method import Direct
+from skipback.core.method import Direct
 from skipback.signals import OutputError
 
 
@@ -799,7 +799,7 @@ def test_all_gradients_grow_with_the_scale(direct, scale):
     teach(learner, x, t, ids)
     teach(other, x, t, ids, weight=float(scale), scale=scale)
     assert difference({name: 1024 * g for name, g in gradients(learner).items()}, gradients(other)) < 1e-12
-    assert all(B.grad.any() for B in learner.star.parameters())
+    assert all(B.grad.any() for B in learner.direct.parameters())
 
 
 class Reader(nn.Module):
@@ -867,7 +867,7 @@ def test_a_sequence_of_another_length_is_refused_where_feedback_cannot_follow():
 
 def test_the_jacobian_of_a_block_that_is_called_twice_on_a_sequence():
     """E = mean over samples and positions of dy p^T, p the mean of the two calls' directions."""
-    from skipback.engine.stream import Stream
+    from skipback.streams import Stream
 
     tokens = torch.arange(24).reshape(8, 3) % 7
     learner = sb.attach(made(Recall), sb.fdfa(), tokens, seed=3, show=None)
@@ -945,7 +945,7 @@ def test_what_was_run_ahead_is_let_go_after_the_pass():
     for method in (sb.fdfa(), sb.ifa()):
         learner, x, _t, _ids = attached(method)
         learner(x)
-        assert learner.star.ahead == {}
+        assert learner.direct.ahead == {}
 
 
 @pytest.mark.parametrize("method", [sb.dfa(), sb.shallow()])

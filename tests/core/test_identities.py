@@ -17,11 +17,11 @@ from torch.func import jacrev
 
 import skipback as sb
 from skipback import signals
-from skipback.blocks import reached
+from skipback.core.blocks import reached
 from skipback.estimate import Space
-from skipback.method import Direct, Perturbed
+from skipback.core.method import Direct, Perturbed
 from skipback.signals import Delayed, LossGradient, Masked, OutputError, Scaled, Signal, Signed, Zero
-from skipback.types import Needs, Step
+from skipback.core.records import Needs, Step
 
 PAPER = sb.methods.page("dfa").PAPER
 
@@ -172,7 +172,7 @@ def test_the_graph_is_a_star(direct, case):
     """One node joins all segments, and no parameter is reached by two ways."""
     learner, x, t, ids = attached(direct, case)
     y = logits(learner(x, target=t, ids=ids))
-    feedback = {id(B) for B in learner.star.parameters()}  # learned feedback gets its lesson from the same node
+    feedback = {id(B) for B in learner.direct.parameters()}  # learned feedback gets its lesson from the same node
     arms = [node for node, _ in y.grad_fn.next_functions if node is not None]
     arms = [node for node in arms if id(getattr(node, "variable", None)) not in feedback]
     assert len(arms) == len(learner.layout.segments)
@@ -343,7 +343,7 @@ def test_a_zero_signal_and_shallow_have_one_trajectory(optimizer):
 
 
 @dataclass(frozen=True)
-class Given(Signal):
+class BatchContext(Signal):
     """A signal of these values: what a user may write."""
 
     values: torch.Tensor
@@ -357,7 +357,7 @@ def test_hidden_gradients_are_linear_in_the_signal(case):
     a, b = torch.randn(2, 8, C, dtype=torch.float64)
     found = []
     for values in (a, b, 2 * a - 3 * b):
-        learner, x, t, ids = attached(by(Given(values)), case)
+        learner, x, t, ids = attached(by(BatchContext(values)), case)
         torch.manual_seed(5)
         teach(learner, x, t, ids)
         found.append({k: g for k, g in hidden(learner, gradients(learner.net)).items() if k not in case.dead})
@@ -406,7 +406,7 @@ def test_sign_signal():
     learner, x, t, ids = attached(by(Signed(LossGradient())))
     y = logits(learner.net(x)).detach()
     e = (torch.softmax(y, 1) - F.one_hot(t, C)) / len(x)
-    expected, *_ = attached(by(Given(e.sign())))
+    expected, *_ = attached(by(BatchContext(e.sign())))
     for one in (learner, expected):
         one.zero_grad()
         teach(one, x, t, ids)
@@ -419,7 +419,7 @@ def test_masked_signal(late):
     learner, x, t, ids = attached(by(Masked(inner)))
     y = torch.softmax(plain(learner, x), 1)
     error = (y - F.one_hot(t, C)) / (len(x) if late else 1)
-    expected, *_ = attached(by(Given(error * F.one_hot(t, C))))
+    expected, *_ = attached(by(BatchContext(error * F.one_hot(t, C))))
     for one in (learner, expected):
         teach(one, x, t, ids)
     assert difference(gradients(expected.net), gradients(learner.net)) < 1e-12

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import skipback as sb
-from skipback.engine.transported import Convolution
+from skipback.routes.transported import Convolution
 from skipback.init import prealigned, solve, zeros
 
 TOLERANCE = 100 * np.finfo(np.float64).eps

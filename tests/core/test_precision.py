@@ -14,9 +14,9 @@ from twins import apart, batches, cross_entropy, equal, moved, twins, weights
 
 import skipback as sb
 from skipback import draws, precision, update
-from skipback.engine.step import ranks, stepper
-from skipback.engine.step.autocast_dense import AutocastDense
-from skipback.engine.step.rules import ModulesBlock
+from skipback.step import ranks, stepper
+from skipback.step.autocast_dense import AutocastDense
+from skipback.step.rules import ModulesBlock
 from skipback.signals import Delayed, OutputError, softmax, zeros
 
 BF16 = torch.bfloat16
@@ -126,7 +126,7 @@ def test_the_closed_form_is_the_generic_rule(monkeypatch, activation, dtype):
         by_precision(one, update.adam(0.01), data, None)
     ((_, form),) = one._stepper.chain.forms.values()
     assert all(isinstance(rule, AutocastDense) for rule in [*(rule for _, rule in form.hidden), form.head])
-    monkeypatch.setattr("skipback.engine.step.chain.rule", lambda modules, rows: ModulesBlock(modules))
+    monkeypatch.setattr("skipback.step.chain.rule", lambda modules, rows: ModulesBlock(modules))
     with torch.autocast("cpu", dtype):
         by_precision(other, update.adam(0.01), data, None)
     assert equal(one, other)

@@ -20,9 +20,9 @@ from torch import nn
 
 import skipback as sb
 from skipback import draws, signals
-from skipback.feedback import Fixed
+from skipback.core.feedback import Fixed
 from skipback.methods import dfa
-from skipback.types import Step
+from skipback.core.records import Step
 
 
 def bce_sum(y, t):
@@ -165,7 +165,7 @@ def test_the_error_of_softmax_sums_to_zero_and_leaves_one_direction_less(link, r
     y = learner(x, target=t)
     F.cross_entropy(y, t).backward()
     step = Step(output=y.detach(), target=F.one_hot(t, C).double())
-    teachings = learner.look(x)(step)
+    teachings = learner.teaching_probe(x)(step)
     assert [torch.linalg.matrix_rank(T).item() for T in teachings.values()] == [rank, rank]
     assert [torch.linalg.matrix_rank(learner.net[k].weight.grad).item() for k in (0, 1)] == [rank, rank]
     error = learner.method.signal(step)

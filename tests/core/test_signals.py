@@ -20,7 +20,7 @@ from skipback.signals import (
     Ternarised,
     Zero,
 )
-from skipback.types import Needs, Step, as_matrix, matrix_of
+from skipback.core.records import Needs, Step, as_matrix, matrix_of
 
 N, C = 6, 4
 

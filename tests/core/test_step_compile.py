@@ -15,9 +15,9 @@ from twins import apart, batches, cross_entropy, equal, moved, twins, weights
 
 import skipback as sb
 from skipback import draws, precision, update
-from skipback.engine.step.autocast_dense import AutocastDense
-from skipback.engine.step.compiled import Compiled
-from skipback.engine.step.rules import Dense
+from skipback.step.autocast_dense import AutocastDense
+from skipback.step.compiled import Compiled
+from skipback.step.rules import Dense
 
 METHODS = {
     "dfa": sb.dfa,

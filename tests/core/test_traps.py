@@ -20,7 +20,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 import skipback as sb
-from skipback.method import HeadOnly
+from skipback.core.method import HeadOnly
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

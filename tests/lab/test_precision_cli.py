@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from skipback import precision
-from skipback.engine.step import onednn
+from skipback.step import onednn
 from skipback.lab import data, machine
 from skipback.lab.cli import main
 from skipback.lab.config import Run

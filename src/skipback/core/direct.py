@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from skipback.core.advice import advise_error, advise_targets, check_port, no_context, refuse_untaught
-from skipback.core.blocks import Met, Pass, Path
-from skipback.core.broadcast import Columns, Plan, broadcast, teaching
+from skipback.core.blocks import Met, Pass, Path, first_tensor
+from skipback.core.broadcast import Columns, Plan, broadcast, teaching, where_error
 from skipback.core.feedback import Feedback, FeedbackTensors, ForwardPasses, Sees
 from skipback.core.method import Direct
 from skipback.core.outputs import Outputs, column_spans, joined_shape
@@ -26,7 +26,7 @@ from skipback.core.records import (
     matrix_of,
     taught_rows,
 )
-from skipback.core.route import Call, CutRoute, Site, ports_of
+from skipback.core.route import Call, CutRoute, Site, in_backward, ports_of
 from skipback.core.rows import output_rows, row_width
 from skipback.core.specs import spec_of, specs
 from skipback.memory import Memory
@@ -43,6 +43,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         shape: of the output, of several outputs joined.
     """
 
+    steps = True
     memory: Memory | None
     stream: Stream | None
 
@@ -59,6 +60,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         shapes = list(site.layout.outputs.values())
         if len(shapes) > 1 and self.by_target:
             raise ValueError(ONE_OUTPUT.format(count=len(shapes), names=", ".join(map(repr, site.layout.outputs))))
+        if self.looks_ahead and len(site.layout.groups) < len(shapes):
+            raise ValueError(SHARED_HEAD)
         self.shape, self.dtype = joined_shape(shapes), self.like[0].dtype
         self.ports: dict[str, PortSpec] = {}
         self.names: dict[str, list[str]] = {}
@@ -141,17 +144,25 @@ class DirectRoute(CutRoute, runs=(Direct,)):
 
     def open(self, call: Call, context: BatchContext) -> Mapping[str, Tensor]:
         """Before the network runs: check the memory's samples, run what the feedback sees in forward mode."""
-        if self.memory is not None and context.ids is not None:
-            self.memory.check_inputs((call.args, call.kwargs), context.ids)
+        self.check_inputs((call.args, call.kwargs), context)
         return self.forward_mode(call) if self.looks_ahead else {}
+
+    def check_inputs(self, inputs: Any, context: BatchContext) -> None:
+        """Check that the memory sees the inputs that it saw before."""
+        memory = self.memory
+        if memory is None or context.ids is None or torch.compiler.is_compiling():
+            return
+        if in_backward():
+            raise RuntimeError(WHOLE_CHECKPOINT)
+        x = first_tensor(inputs) if memory.checks_left > 0 else None
+        if x is not None:
+            memory.check_views(context.ids, x)
 
     def forward_mode(self, call: Call) -> Mapping[str, Tensor]:
         """What the feedback sees that needs forward-mode passes of its own, by block."""
         passes = ForwardPasses(
             net=self.net,
-            cuts=self.layout.cuts,
-            outputs=tuple(self.layout.outputs),
-            forward=call.forward,
+            layout=self.layout,
             args=call.args,
             kwargs=call.kwargs,
             ports=self.ports,
@@ -273,7 +284,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self._advise(target)
         if self.by_gradient:
             return None, target
-        signal = self.late_signal(None, rows, target, context)
+        signal = self.signal_of(None, rows, target, context)
         if self.memory is not None and context.ids is not None:
             self.memory.write(context.ids, rows, target)
         return signal, target
@@ -288,9 +299,19 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         count = t.numel() if indices else len(t) if t.numel() % width else t.numel() // width
         target = matrix_of(t, (count, width), self.dtype, t.device)
         self._advise(target)
-        return self.late_signal(None, None, target, context), target
+        return self.signal_of(None, None, target, context), target
 
-    def late_signal(
+    def output_shape(self, target: Tensor, context: BatchContext) -> tuple[int, ...]:
+        """The shape that the output of a pass will have, from its target as a matrix (R, C)."""
+        rows, width, t = *target.shape, context.target
+        assert t is not None
+        if len(self.shape) < 3:
+            return rows, width
+        if len(self.shape) == 3:
+            return len(t), rows // max(len(t), 1), width
+        return len(t), width, *(t.shape[1:] if t.dim() == len(self.shape) - 1 else t.shape[2:])
+
+    def signal_of(
         self, e: Tensor | None, rows: Tensor | None, target: Tensor | None, context: BatchContext
     ) -> Tensor:
         """The signal from matrices of the error, the output and the target, without the rows that are not taught."""
@@ -315,7 +336,9 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         if self.by_target and context.target is not None:
             target = as_matrix(context.target, rows)
             self._advise(target)
-        return self.late_signal(output_rows(e) if self.by_gradient else None, rows, target, context)
+        error = output_rows(e)
+        signal = self.signal_of(error if self.by_gradient else None, rows, target, context)
+        return signal if self.by_gradient else where_error(self.direct, signal, error)
 
     def remember(self, y: Tensor, context: BatchContext, target: Tensor | None = None) -> None:
         """Write this batch's errors to the memory although another signal (an anchor pass, `step`) did the teaching."""
@@ -358,9 +381,19 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             advise_targets(self.direct, target, self.parts, self.ports)
 
 
+WHOLE_CHECKPOINT = (
+    "the whole network runs again in backward (activation checkpointing), which a delayed signal does not survive: "
+    "checkpoint parts of the network, not the network itself"
+)
 ONE_OUTPUT = (
     "the network returns {count} outputs that are taught ({names}), and this signal is made from the target of one: "
     "return one of them, detach() the others in the network's forward, or take a signal of the loss gradient, as dfa() does"
+)
+
+
+SHARED_HEAD = (
+    "several outputs come from one head, and this feedback runs the network in forward mode, where their columns cannot be "
+    "told apart: return one output, or take feedback without forward mode, as in dfa()"
 )
 
 

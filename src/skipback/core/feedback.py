@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
+from skipback.core.blocks import Layout
 from skipback.core.records import PortSpec
 from skipback.draws import Draw, Uniform
 from skipback.streams import Stream
@@ -60,9 +61,7 @@ class ForwardPasses:
 
     Attributes:
         net: the network.
-        cuts: where its ports are.
-        outputs: names of the outputs that teach.
-        forward: the network's own forward.
+        layout: where its ports are, and which outputs teach.
         args: positional inputs of this pass.
         kwargs: named inputs.
         ports: by block, what its feedback must fit.
@@ -71,9 +70,7 @@ class ForwardPasses:
     """
 
     net: nn.Module
-    cuts: Sequence[Any]
-    outputs: tuple[str, ...]
-    forward: Callable[..., Any]
+    layout: Layout
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     ports: Mapping[str, PortSpec]

@@ -39,6 +39,11 @@ class Forward:
         """One pass."""
         return self.learner.run(*args, **kwargs)
 
+    @property
+    def alone(self) -> bool:
+        """Whether the network's class says what its forward does, rather than somebody who has set it."""
+        return self.learner.replaced is None
+
 
 class TaughtNetwork(nn.Module):
     """A network with a method attached.
@@ -67,7 +72,7 @@ class TaughtNetwork(nn.Module):
         # what changes with every pass lives in objects of its own: nn.Module pays microseconds for each attribute set
         self.gate = Gate()
         self._contexts: list[BatchContext] = []
-        self._replaced = vars(net).get("forward")
+        self.replaced = vars(net).get("forward")
         net.forward = Forward(self, net.forward)  # type: ignore[method-assign]
         if not ROUTES[type(method)].cuts:
             self._build(Layout(cuts=[], segments=[]), dict, dict)
@@ -128,7 +133,7 @@ class TaughtNetwork(nn.Module):
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """One pass of the network: plain inside `exact()` and without gradients, else by the method's route."""
-        forward = self._replaced or type(self.net).forward.__get__(self.net)
+        forward = self.replaced or type(self.net).forward.__get__(self.net)
         gate = self.gate
         if gate.running or gate.idle:
             return forward(*args, **kwargs)
@@ -141,9 +146,12 @@ class TaughtNetwork(nn.Module):
             self._check(gate)
         gate.running = True
         try:
-            return route.run(Call(forward, args, kwargs), self._contexts[-1] if self._contexts else NO_CONTEXT)
+            return route.run(Call(forward, args, kwargs), self._context())
         finally:
             gate.running = False
+
+    def _context(self) -> BatchContext:
+        return self._contexts[-1] if self._contexts else NO_CONTEXT
 
     def _found(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Route:
         if torch.compiler.is_compiling():
@@ -175,8 +183,8 @@ class TaughtNetwork(nn.Module):
         """Take the method off. Returns the network, a plain module again with the weights it has learned."""
         if self.attached:
             del self.net.forward
-            if self._replaced is not None:
-                self.net.forward = self._replaced
+            if self.replaced is not None:
+                self.net.forward = self.replaced
         if self.route is not None:
             self.route.remove()
         return self.net
@@ -247,7 +255,7 @@ class TaughtNetwork(nn.Module):
 
     def _build(self, layout: Layout, run: Callable[[], Any], look: Callable[..., Any]) -> None:
         site = Site(net=self.net, layout=layout, gate=self.gate, seed=self.seed, example=run, look=look)
-        self.route = ROUTES[type(self.record)](self.record, site)
+        self.route = ROUTES[type(self.record)].build(self.record, site)
         self.layout = layout if layout.segments else None
 
     def _look(self, layout: Layout, args: Any, kwargs: Any, change: Callable[[Any], Any]) -> dict[str, Tensor]:
@@ -287,7 +295,7 @@ class TaughtNetwork(nn.Module):
         direct = self.direct
         if direct is None or self.layout is None:
             return lambda step, output: {}
-        forward = self._replaced or type(self.net).forward.__get__(self.net)
+        forward = self.replaced or type(self.net).forward.__get__(self.net)
         ports = self._look(self.layout, args, kwargs, lambda inputs: inputs)
         probe: Callable[..., dict[str, Tensor]] = direct.probe(Call(forward, args, kwargs), ports)
         return probe

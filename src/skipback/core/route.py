@@ -83,6 +83,11 @@ class Route(nn.Module, ABC):
         super().__init__()
         self.method, self.net_of, self.layout, self.gate = method, (site.net,), site.layout, site.gate
 
+    @classmethod
+    def build(cls, method: Any, site: Site) -> Route:
+        """Return the route of a method on a network."""
+        return cls(method, site)
+
     @property
     def net(self) -> nn.Module:
         """The network; not a child, as its parameters are the learner's."""
@@ -164,7 +169,13 @@ class Cutter:
 
 
 class CutRoute(Route):
-    """A route that cuts the network into blocks."""
+    """A route that cuts the network into blocks.
+
+    Attributes:
+        steps: whether `learner.step` may update a block as soon as it is taught.
+    """
+
+    steps: ClassVar[bool] = False
 
     def __init__(self, method: Method, site: Site) -> None:
         super().__init__(method, site)
@@ -230,6 +241,8 @@ class CutRoute(Route):
 
 class HeadOnlyRoute(CutRoute, runs=(HeadOnly,)):
     """The network is cut and nothing is sent."""
+
+    steps = True
 
     @override
     def connect(self, output: Any, run: Pass, context: BatchContext) -> Any:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.utils.parametrize import ParametrizationList
 
-from skipback.blocks import first_tensor
-from skipback.engine.learner import Learner
-from skipback.engine.state import untouched
-from skipback.engine.transported import Convolution, Linear
+from skipback.core.blocks import first_tensor
+from skipback.learner import Learner
+from skipback.core.state import untouched
+from skipback.routes.transported import Convolution, Linear
 
 SOLVED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose backward is linear in a weight that can be solved for."""

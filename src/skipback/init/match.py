@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from skipback.engine.learner import Learner
-from skipback.method import Direct
+from skipback.learner import Learner
+from skipback.core.method import Direct
 
 
 def matched(learner: Learner) -> list[str]:

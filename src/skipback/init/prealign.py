@@ -23,15 +23,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from skipback.engine.learner import Learner
-from skipback.engine.state import untouched
-from skipback.engine.transported import Convolution
+from skipback.learner import Learner
+from skipback.core.state import untouched
+from skipback.routes.transported import Convolution
 from skipback.init.behind import SOLVED, form, observe, plan
 from skipback.init.solve import convolution, dense
 from skipback.measure.alignment import alignment
 from skipback.measure.aside import prepare
-from skipback.method import Direct
-from skipback.types import Loss
+from skipback.core.method import Direct
+from skipback.core.records import Loss
 
 ROUNDINGS = 100
 """Singular values of D below this many units of rounding, relative to the largest one, count as 0."""
@@ -138,7 +138,7 @@ def _gradients_and_teaching(
     learner: Learner, name: str, inputs: tuple[Any, ...], t: Tensor, loss: Loss, ids: Tensor | None
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """The gradient D at a layer's output, and gradient and teaching G at its input, with the weights of this moment."""
-    teach = learner.look(*inputs)
+    teach = learner.teaching_probe(*inputs)
     with (
         untouched(learner.net),
         torch.enable_grad(),
@@ -150,7 +150,7 @@ def _gradients_and_teaching(
         assert port is not None
         edges = [get_gradient_edge(seen.y), call.entering, call.leaving]
         e, exact, D = torch.autograd.grad(loss(seen.y, t), edges, allow_unused=True)
-    G = teach(learner.step_of(e, seen.y, t, ids))[port]
+    G = teach(learner.signal_inputs(e, seen.y, t, ids))[port]
     return D, exact, G.reshape(call.shape)
 
 

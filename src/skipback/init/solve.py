@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from skipback.engine.transported import Convolution
+from skipback.routes.transported import Convolution
 
 CHUNK = 2**22
 """Numbers of A(D) in memory at a time."""

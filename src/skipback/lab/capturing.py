@@ -10,9 +10,9 @@ from torch import Generator, Tensor
 import skipback
 from skipback.engine.capture.recorder import Recorder
 from skipback.engine.capture.steps import Captured
-from skipback.engine.learner import Learner
+from skipback.learner import Learner
 from skipback.lab.data.pipeline_rows import Feed, Resident
-from skipback.types import Loss
+from skipback.core.records import Loss
 from skipback.update import Update
 
 

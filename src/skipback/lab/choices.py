@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from skipback.lab.data.prepare import Preparation, Transform
     from skipback.lab.data.splits import Splitter
     from skipback.lab.losses import TaskLoss
-    from skipback.method import Method
+    from skipback.core.method import Method
     from skipback.precision import Precision
 
 DRAWS: dict[str, tuple[str, dict[str, float]]] = {

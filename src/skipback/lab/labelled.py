@@ -10,9 +10,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from skipback.lab.data.nodes import labelled
-from skipback.method import Anchored, Direct, Method
+from skipback.core.method import Anchored, Direct, Method
 from skipback.signals import Wrapper
-from skipback.types import Needs, Step
+from skipback.core.records import Needs, SignalInputs
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Labelled(Wrapper):
         return self.signal.needs | Needs.TARGET
 
     @override
-    def __call__(self, step: Step) -> Tensor:
+    def __call__(self, step: SignalInputs) -> Tensor:
         assert step.target is not None
         has = labelled(step.target)
         values = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
-        part = Step(**{name: None if value is None else value[has] for name, value in values.items()})
+        part = SignalInputs(**{name: None if value is None else value[has] for name, value in values.items()})
         return torch.zeros_like(step.target).index_put((has,), self.signal(part))
 
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from skipback.engine.learner import Learner
-from skipback.engine.state import untouched
+from skipback.learner import Learner
+from skipback.core.state import untouched
 from skipback.measure.aside import prepare
 from skipback.measure.null import rotation_band
-from skipback.method import Direct
-from skipback.types import Loss
+from skipback.core.method import Direct
+from skipback.core.records import Loss
 
 NORM_FLOOR = 1e-12
 """Below this norm per sample a direction is rounding noise, and its cosine means nothing."""
@@ -89,11 +89,11 @@ def alignment(
         return []
     inputs = prepare(learner, x, ids)
     with torch.enable_grad():
-        teach = learner.look(*inputs)
+        teach = learner.teaching_probe(*inputs)
     with untouched(learner.net), torch.enable_grad():
         y, ports = learner.observe(*inputs)
         e, *gradients = torch.autograd.grad(loss(y, t), [get_gradient_edge(y), *ports.values()])
-    teachings = teach(learner.step_of(e, y, t, ids))
+    teachings = teach(learner.signal_inputs(e, y, t, ids))
     return [
         _compare(port, teachings[port], gradient.reshape(teachings[port].shape))
         for port, gradient in zip(ports, gradients, strict=True)

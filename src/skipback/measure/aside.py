@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.blocks import Layout, find, first_tensor
-from skipback.engine.learner import Learner
-from skipback.engine.state import all_trainable, untouched
-from skipback.method import Exact
-from skipback.types import Loss
+from skipback.core.blocks import Layout, find, first_tensor
+from skipback.learner import Learner
+from skipback.core.state import all_trainable, untouched
+from skipback.core.method import Exact
+from skipback.core.records import Loss
 
 _INTERNAL = frozenset(vars(nn.Module()))
 

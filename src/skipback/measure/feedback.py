@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from skipback.engine.learner import Learner
-from skipback.engine.state import untouched
+from skipback.learner import Learner
+from skipback.core.state import untouched
 from skipback.measure.alignment import NORM_FLOOR, Verdict, degrees
 from skipback.measure.aside import prepare
 from skipback.measure.rank import matrices
-from skipback.types import Loss, PortSpec
+from skipback.core.records import Loss, PortSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +61,8 @@ def feedback_alignment(
     if not feedback:
         return []
     jacobians = _jacobians(learner, inputs)
-    assert learner.star is not None
-    folded = {port: _own(J, learner.star.ports[port]) for port, J in jacobians.items()}
+    assert learner.direct is not None
+    folded = {port: _own(J, learner.direct.ports[port]) for port, J in jacobians.items()}
     return [_compare(port, B, folded[port]) for port, B in feedback.items() if port in folded]
 
 

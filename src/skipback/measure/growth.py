@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skipback.blocks import Cut, install
-from skipback.engine.learner import Learner
-from skipback.engine.state import untouched
+from skipback.core.blocks import Cut, install
+from skipback.learner import Learner
+from skipback.core.state import untouched
 from skipback.measure.alignment import NORM_FLOOR, Verdict
 from skipback.measure.aside import layout_of, prepare
-from skipback.types import Loss
+from skipback.core.records import Loss
 
 HEALTHY, EXPLODED = 25.0, 50.0
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.hooks import RemovableHandle
 
-from skipback.blocks import Cut, install, map_tensors, tensors
-from skipback.types import Loss
+from skipback.core.blocks import Cut, install, map_tensors, tensors
+from skipback.core.records import Loss
 
 Recorded = dict[str, list[list[tuple[Tensor, Tensor | None]]]]
 """By module name, for each of its calls, the returned tensors and their forward-mode tangents."""

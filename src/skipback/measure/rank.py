@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skipback.engine.learner import Learner
+from skipback.learner import Learner
 from skipback.measure.aside import prepare
-from skipback.method import Direct
-from skipback.types import Loss
+from skipback.core.method import Direct
+from skipback.core.records import Loss
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from skipback.blocks import Cut, first_tensor, install
-from skipback.engine.learner import Learner
-from skipback.engine.state import untouched
+from skipback.core.blocks import Cut, first_tensor, install
+from skipback.learner import Learner
+from skipback.core.state import untouched
 from skipback.measure.aside import layout_of, prepare
-from skipback.types import Loss
+from skipback.core.records import Loss
 
 FLAT = 0.02
 """A derivative below this is nearly zero. For tanh, 1 - h^2 < 0.02 is |h| > 0.99; for relu it is h = 0."""

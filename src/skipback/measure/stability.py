@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from skipback.blocks import Cut, first_tensor, install, map_tensors
-from skipback.engine.learner import Learner
-from skipback.engine.state import untouched
+from skipback.core.blocks import Cut, first_tensor, install, map_tensors
+from skipback.learner import Learner
+from skipback.core.state import untouched
 from skipback.measure.alignment import NORM_FLOOR, Verdict
 from skipback.measure.aside import layout_of, prepare
 from skipback.measure.rank import participation
-from skipback.method import Direct
-from skipback.types import Loss
+from skipback.core.method import Direct
+from skipback.core.records import Loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +95,10 @@ def _picker(positions: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _batch(learner: Learner, cuts: Sequence[Cut], part: Part, loss: Loss) -> dict[str, Pair]:
     inputs, t, ids = part
-    teach = learner.look(*inputs)
+    teach = learner.teaching_probe(*inputs)
     y, ports = _observe(learner, cuts, inputs)
     e, *gradients = torch.autograd.grad(loss(y, t), [get_gradient_edge(y), *ports.values()])
-    teachings = teach(learner.step_of(e, y, t, ids)) if isinstance(learner.method, Direct) else {}
+    teachings = teach(learner.signal_inputs(e, y, t, ids)) if isinstance(learner.method, Direct) else {}
     return {
         port: (_rows(teachings.get(port, torch.zeros_like(gradient))), _rows(gradient))
         for port, gradient in zip(ports, gradients, strict=True)

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from typing_extensions import override
 
 from skipback.draws import Draw, Zeros
-from skipback.feedback import Feedback, Lesson, Matrix, Parts, Sees, correlation
-from skipback.method import Direct, Paper
+from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, Matrix, Sees, correlation
+from skipback.core.method import Direct, Paper
 from skipback.signals import LossGradient, Signal
 
 PAPER = Paper(
@@ -51,7 +51,7 @@ class Correlation(Matrix):
     sees = Sees.ACTIVITY
 
     @override
-    def gradient(self, lesson: Lesson, parts: Parts) -> Parts:
+    def gradient(self, lesson: Lesson, parts: FeedbackTensors) -> FeedbackTensors:
         (B,) = parts
         return (correlation(lesson.signal, lesson, B) + self.decay * B,)
 

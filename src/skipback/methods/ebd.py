@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from typing_extensions import override
 
 from skipback.draws import Draw, Gaussian
-from skipback.feedback import Feedback, Lesson, Matrix, Parts, Sees, correlation
-from skipback.method import Direct, Paper
+from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, Matrix, Sees, correlation
+from skipback.core.method import Direct, Paper
 from skipback.signals import LossGradient, Signal
 
 PAPER = Paper(
@@ -52,7 +52,7 @@ class ErrorCorrelation(Matrix):
     sees = Sees.ACTIVITY
 
     @override
-    def gradient(self, lesson: Lesson, parts: Parts) -> Parts:
+    def gradient(self, lesson: Lesson, parts: FeedbackTensors) -> FeedbackTensors:
         (B,) = parts
         return (B - correlation(lesson.signal, lesson, B),)
 

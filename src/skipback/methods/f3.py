@@ -30,9 +30,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from skipback.draws import KaimingUniform
-from skipback.feedback import Feedback, Fixed
+from skipback.core.feedback import Feedback, Fixed
 from skipback.memory import Initial
-from skipback.method import Direct, Paper
+from skipback.core.method import Direct, Paper
 from skipback.signals import (
     Delayed,
     Link,
@@ -48,7 +48,7 @@ from skipback.signals import (
     softmax,
     untrained,
 )
-from skipback.types import Loss
+from skipback.core.records import Loss
 
 PAPER = Paper(
     title="Feed-Forward Optimization With Delayed Feedback for Neural Network Training",

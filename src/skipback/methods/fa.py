@@ -33,7 +33,8 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from skipback.draws import Draw, Uniform
-from skipback.method import Layerwise, Paper
+from skipback.core.method import Paper
+from skipback.routes.layerwise import Layerwise
 from skipback.transport import Random, Transport
 
 PAPER = Paper(

@@ -25,8 +25,9 @@ from dataclasses import dataclass, field
 from typing_extensions import override
 
 from skipback.draws import Draw, Zeros
-from skipback.feedback import Feedback, FromJacobian, Lesson, Parts
-from skipback.method import Direct, Paper
+from skipback.core.feedback import Feedback, FeedbackTensors, Lesson
+from skipback.forward.jacobian import FromJacobian
+from skipback.core.method import Direct, Paper
 from skipback.signals import LossGradient, Signal
 
 PAPER = Paper(
@@ -50,7 +51,7 @@ class MeanJacobian(FromJacobian):
     draw: Draw = field(default_factory=Zeros)
 
     @override
-    def gradient(self, lesson: Lesson, parts: Parts) -> Parts:
+    def gradient(self, lesson: Lesson, parts: FeedbackTensors) -> FeedbackTensors:
         assert lesson.jacobian is not None
         (B,) = parts
         return (B - lesson.jacobian.to(B.dtype),)

@@ -27,7 +27,8 @@ Deviations of the library's convention from the published code:
 from __future__ import annotations
 
 from skipback.estimate import Combine, Estimate, Space, mean
-from skipback.method import Paper, Perturbed
+from skipback.core.method import Paper
+from skipback.routes.perturbed import Perturbed
 
 PAPER = Paper(
     title="Gradients without Backpropagation",

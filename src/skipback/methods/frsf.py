@@ -21,7 +21,7 @@ Deviations of the library's convention from the paper:
 from __future__ import annotations
 
 from skipback.draws import Draw, Uniform
-from skipback.method import Layerwise
+from skipback.routes.layerwise import Layerwise
 from skipback.papers import LIAO_2016
 from skipback.transport import SignSymmetric
 

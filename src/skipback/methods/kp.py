@@ -37,7 +37,7 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from skipback.draws import Draw, Gaussian, Uniform
-from skipback.method import Layerwise
+from skipback.routes.layerwise import Layerwise
 from skipback.papers import AKROUT_2019
 from skipback.transport import Drift, Transport, drawn
 

@@ -27,7 +27,7 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from skipback.draws import Constant
-from skipback.method import Layerwise
+from skipback.routes.layerwise import Layerwise
 from skipback.papers import LIAO_2016
 from skipback.transport import SignSymmetric
 

@@ -139,8 +139,8 @@ def test_a_head_that_is_not_exact_is_caught():
     # the hook is on both passes, so change what the method alone sees
     head, *_ = sb.audit(learner, x, t, F.cross_entropy)
     assert head.exact
-    connect = learner.star.connect
-    learner.star.connect = lambda output, *args, **kw: 1.01 * connect(output, *args, **kw)
+    connect = learner.direct.connect
+    learner.direct.connect = lambda output, *args, **kw: 1.01 * connect(output, *args, **kw)
     head, *_ = sb.audit(learner, x, t, F.cross_entropy)
     assert not head.exact
 
@@ -151,7 +151,7 @@ def test_a_feedback_that_follows_the_weights_is_transport():
     learner = sb.attach(made(nets.mlp), sb.dfa(), x, show=None)
 
     def follow(net, args):
-        learner.star.feedback_1.data.copy_(net[4].weight.data)
+        learner.direct.feedback_1.data.copy_(net[4].weight.data)
 
     learner.net.register_forward_pre_hook(follow, prepend=True)
     found = {record.block: record for record in sb.audit(learner, x, t, F.cross_entropy)}
@@ -164,8 +164,8 @@ def test_a_feedback_that_follows_the_weights_is_transport():
 def test_rounding_is_no_difference(factor, exact):
     x, t, _ = batch()
     learner = sb.attach(made(nets.mlp), sb.dfa(), x, show=None)
-    connect = learner.star.connect
-    learner.star.connect = lambda output, *args, **kw: factor * connect(output, *args, **kw)
+    connect = learner.direct.connect
+    learner.direct.connect = lambda output, *args, **kw: factor * connect(output, *args, **kw)
     head, *_ = sb.audit(learner, x, t, lambda y, t: y.sum())
     assert head.exact is exact
 

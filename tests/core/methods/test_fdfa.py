@@ -8,7 +8,7 @@ from torch import nn
 
 import skipback as sb
 from skipback import draws, signals
-from skipback.engine.stream import Stream
+from skipback.streams import Stream
 from skipback.methods import dkp, fdfa
 
 SEED = 7
@@ -135,8 +135,8 @@ def test_an_operation_without_forward_mode_is_named():
 def test_in_eval_mode_blocks_are_taught_and_feedback_stays(pair):
     """Fine-tuning with norms held still: no directions are drawn, so there is no lesson."""
     learner = sb.attach(pair.net, sb.fdfa(feedback=DRAWN), pair.x, seed=SEED, show=None).eval()
-    before = learner.star.stream.position.clone()
+    before = learner.direct.stream.position.clone()
     F.cross_entropy(learner(pair.x), pair.labels).backward()
     assert pair.net[0].weight.grad.abs().max() > 0
     assert all(B.grad is None for B in learner.feedback.values())
-    assert torch.equal(learner.star.stream.position, before)
+    assert torch.equal(learner.direct.stream.position, before)

@@ -60,7 +60,7 @@ def test_with_one_hidden_layer_it_is_dfa():
 def test_only_the_first_port_has_feedback(pair):
     learner = sb.attach(pair.net, sb.ifa(), pair.x, show=None)
     assert list(learner.feedback) == ["0"]
-    assert list(learner.star.ports) == ["0", "2"]
+    assert list(learner.direct.ports) == ["0", "2"]
     assert "relayed" in learner.summary()
 
 
@@ -102,7 +102,7 @@ def test_a_block_that_is_called_again_has_the_tangents_of_its_last_call():
     x, _, _ = nets.batch()
     learner = sb.attach(nets.made(Twice), sb.ifa(), x, show=None)
     B = learner.feedback["cell"]
-    (tangents,) = learner.star.relayed(learner.net, (x,), {}).values()
+    (tangents,) = learner.direct.relayed(learner.net, (x,), {}).values()
     with learner.exact():
         h = torch.tanh(learner.net.cell(x))
     torch.testing.assert_close(tangents, ((1 - h**2) * B[:, None]) @ learner.net.cell.weight.T)

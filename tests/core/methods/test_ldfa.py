@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 import skipback as sb
 from skipback import draws
-from skipback.feedback import Lesson
+from skipback.core.feedback import Lesson
 from skipback.methods import ldfa
-from skipback.types import PortSpec
+from skipback.core.records import PortSpec
 
 DRAWN = ldfa.Subspace(rank=2, draw=draws.Gaussian(), decay=0.01)
 
@@ -22,7 +22,7 @@ def test_one_step(pair, agree):
     _, x, t = pair.numpy_batches()[0]
     hs, _, y = net.forward(x)
     e = oracles.head_error_ce(y, t)
-    parts = [[part.detach().numpy().copy() for part in parts] for parts in learner.star.parts.values()]
+    parts = [[part.detach().numpy().copy() for part in parts] for parts in learner.direct.parts.values()]
     agree(
         pair.one_step(learner, F.cross_entropy),
         oracles.direct(net, hs, [(e @ P.T) @ Q for P, Q in parts], e),
@@ -31,7 +31,7 @@ def test_one_step(pair, agree):
     for (P, Q), h in zip(parts, hs[1:], strict=True):
         Y = e @ P.T
         expected += [-(Y.T @ e - Y.T @ Y @ P), Y.T @ h + 0.01 * Q]
-    agree([part.grad for parts in learner.star.parts.values() for part in parts], expected)
+    agree([part.grad for parts in learner.direct.parts.values() for part in parts], expected)
 
 
 def test_p_comes_to_span_the_leading_directions_of_the_error():

@@ -6,7 +6,7 @@ import torch
 
 import skipback as sb
 from skipback import estimate
-from skipback.engine.estimated import derivatives
+from skipback.routes.estimated import derivatives
 from skipback.estimate import Estimate, Space
 
 

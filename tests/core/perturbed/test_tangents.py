@@ -8,7 +8,7 @@ from nets import batch, logits, made
 from torch import nn
 
 import skipback as sb
-from skipback.engine.tangents import tangent_pass
+from skipback.forward.tangents import tangent_pass
 
 
 class Drawn:

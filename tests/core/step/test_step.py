@@ -10,8 +10,8 @@ from twins import apart, batches, by_backward, by_step, equal, moved, twins, wei
 
 import skipback as sb
 from skipback import update
-from skipback.engine.step import stepper
-from skipback.engine.step.rules import Dense, ModulesBlock
+from skipback.step import stepper
+from skipback.step.rules import Dense, ModulesBlock
 
 Adam, AdamW, SGD, RMSprop = torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop
 KINDS = {
@@ -161,7 +161,7 @@ def test_the_closed_form_is_the_generic_rule(monkeypatch, activation, name):
     by_step(one, update.adam(0.01), batches())
     rules = [rule for _, rule in one._stepper.chain.hidden] + [one._stepper.chain.head]
     assert all(isinstance(rule, Dense) for rule in rules)
-    monkeypatch.setattr("skipback.engine.step.chain.rule", lambda modules, rows: ModulesBlock(modules))
+    monkeypatch.setattr("skipback.step.chain.rule", lambda modules, rows: ModulesBlock(modules))
     by_step(other, update.adam(0.01), batches())
     assert all(isinstance(rule, ModulesBlock) for _, rule in other._stepper.chain.hidden)
     assert apart(one, other) < 1e-9 if name == "fdfa" else equal(one, other)

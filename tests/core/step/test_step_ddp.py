@@ -22,7 +22,7 @@ from twins import cross_entropy
 
 import skipback as sb
 from skipback import update
-from skipback.engine.stream import Stream
+from skipback.streams import Stream
 
 RANKS, STEPS = 2, 3
 WAIT = 1.5
@@ -164,7 +164,7 @@ def worker(rank, folder):
     torch.set_num_threads(1)
     meet(rank, f"{folder}/meet")
     results = {case: (stepped(case, rank), wrapped(case, rank)) for case in CASES}
-    with mock.patch("skipback.engine.step.ranks.spread"):
+    with mock.patch("skipback.step.ranks.spread"):
         results["unspread"] = stepped(CASES[0], rank)
     results["noise"], results["alike"] = drawn(), drawn(alike=True)
     results["resumed"], results["through"] = resumed(rank, folder), through(rank)

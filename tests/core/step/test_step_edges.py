@@ -14,7 +14,7 @@ from twins import STEPS, apart, batches, by_backward, by_step, cross_entropy, eq
 
 import skipback as sb
 from skipback import update
-from skipback.engine.guards import SkipbackWarning
+from skipback.core.advice import SkipbackWarning
 
 DATA = batches()
 X, T, IDS = DATA[0]
@@ -253,7 +253,7 @@ def test_a_loss_that_fails_leaves_the_learner_usable(name, build):
         learner.step(X, T, loss=failing, update=step, ids=IDS)
     assert learner.ports.meet is None
     assert learner.ports.met is None
-    early = learner.star is not None and learner.star.needs.early
+    early = learner.direct is not None and learner.direct.needs.early
     after = snapshot(learner)
     ours = {k for k in before if "stream" not in k and "position" not in k}
     if not early:

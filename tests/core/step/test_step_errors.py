@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 import skipback as sb
-from skipback.engine.step import errors
+from skipback.step import errors
 
 
 def autograd(loss, y, t):

@@ -14,8 +14,8 @@ from twins import by_backward, by_step, cross_entropy, equal, twins
 import skipback as sb
 from skipback import precision, update
 from skipback.engine import star
-from skipback.engine.step import errors, forms, onednn, rules
-from skipback.feedback import Fixed
+from skipback.step import errors, forms, onednn, rules
+from skipback.core.feedback import Fixed
 from skipback.signals import LossGradient
 
 ACTIVATIONS = [nn.Tanh, nn.Sigmoid, nn.ReLU]
@@ -86,10 +86,10 @@ def test_an_activation_with_its_own_forward_is_called(act):
 def test_rows_of_the_teaching_of_a_port_go_in_place_and_are_no_ones_matrix():
     """`own` holds for the product that DFA makes, and the matrix that it made it from stays."""
     learner, _ = twins(nets.mlp, sb.dfa(), X)
-    before = {k: v.clone() for k, v in learner.star.feedback.items()}
+    before = {k: v.clone() for k, v in learner.direct.feedback.items()}
     by_step(learner, update.sgd(0.1), DATA)
     assert learner._stepper.may_overwrite
-    assert all(torch.equal(before[k], v) for k, v in learner.star.feedback.items())
+    assert all(torch.equal(before[k], v) for k, v in learner.direct.feedback.items())
 
 
 @pytest.mark.parametrize("kind", [update.sgd, update.adam])
@@ -273,7 +273,7 @@ def test_a_parameter_that_is_exchanged(name, key):
 
 def test_feedback_that_lies_on_two_devices_follows_as_a_whole():
     learner, _ = twins(nets.mlp, sb.dfa(), X)
-    found = learner.star
+    found = learner.direct
     found.feedback_1 = found.feedback_1.to("meta")
     found.follow(torch.device("meta"))
     assert {part.device.type for parts in found.parts.values() for part in parts} == {"meta"}

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import skipback as sb
-from skipback.engine.step import rules
-from skipback.feedback import Fixed
+from skipback.step import rules
+from skipback.core.feedback import Fixed
 from skipback.signals import LossGradient
 
 

@@ -95,6 +95,8 @@ class Layout:
         heads: modules that make the outputs, where modules are cut after their own output.
         groups: the outputs by the head that makes them: those of one head share the columns of the feedback.
         first: the way of the pass that found the blocks.
+        sites: for each tensor of the first pass, at which call it was met, and its position there.
+        returned: how many floating-point tensors the network returns, losses not counted.
         calls: the modules that the first pass called, in order.
         named: the user named the blocks.
         bare: by id, parameters that no module owns which was called.
@@ -109,6 +111,8 @@ class Layout:
     heads: frozenset[str] = frozenset()
     groups: tuple[tuple[str, ...], ...] = ()
     first: Path = Path((), ())
+    sites: tuple[tuple[int, int], ...] = ()
+    returned: int = 1
     calls: tuple[str, ...] = ()
     named: bool = False
     bare: frozenset[int] = frozenset()

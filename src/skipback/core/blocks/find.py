@@ -129,6 +129,8 @@ def _layout(seen: Reading, frozen: frozenset[int], *, named: bool) -> Layout:
         heads=seen.heads,
         groups=_groups(seen, teaching),
         first=Path(tuple(b if k in seen.hidden else None for k, b in enumerate(seen.blocks)), _leads(seen, teaching)),
+        sites=tuple((sum(name in places for name in seen.run.calls[: m.calls]), m.position) for m in seen.run.met),
+        returned=seen.returned,
         calls=tuple(name for name in seen.run.calls if name in places),
         named=named,
         bare=frozenset(id(p) for p in seen.bare),

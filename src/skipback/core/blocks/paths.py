@@ -25,6 +25,7 @@ class Reading:
         reached: what stands behind each tensor that was met.
         blocks: the name of the block that each is the port of; `None` where another tensor stands for it.
         heads: modules that were cut, and turned out to make the outputs.
+        returned: how many outputs there are, losses not counted.
         outputs: those of the outputs that require grad.
         behind: what stands behind each of them.
         bare: parameters that no module owns which was called.
@@ -35,6 +36,7 @@ class Reading:
         self.reached = [run.behind(met.tensor) for met in run.met]
         self.blocks = _blocks(run, self.reached)
         self.heads: frozenset[str] = frozenset()
+        self.returned = sum(t.dim() > 0 for t in outputs.values())
         self.outputs = {name: t for name, t in outputs.items() if t.requires_grad}
         self.behind = {name: run.behind(t) for name, t in self.outputs.items()}
         self.bare: list[nn.Parameter] = []

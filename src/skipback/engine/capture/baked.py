@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from skipback.engine.learner import Learner
-from skipback.engine.step.chain import NetworkFingerprint
+from skipback.learner import Learner
+from skipback.step.chain import NetworkFingerprint
 
 
 def baked(learner: Learner, optimizer: Optimizer) -> object:

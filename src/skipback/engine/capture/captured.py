@@ -7,8 +7,8 @@ from torch import Tensor
 from skipback.engine.capture.checks import check_data
 from skipback.engine.capture.recorder import CudaGraphs, Recorder
 from skipback.engine.capture.steps import BatchTransform, Captured
-from skipback.engine.learner import Learner
-from skipback.types import Loss
+from skipback.learner import Learner
+from skipback.core.records import Loss
 from skipback.update import Update
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
-from skipback.engine.learner import Learner
-from skipback.engine.step.ranks import world
-from skipback.engine.stream import Stream
-from skipback.feedback import Sees
+from skipback.learner import Learner
+from skipback.distributed import world
+from skipback.streams import Stream
+from skipback.core.feedback import Sees
 from skipback.update import FusedAdam, Update
 
 
@@ -64,7 +64,7 @@ def reason(learner: Learner, update: Update) -> str | None:
         return "the method is anchored: the host counts its passes, and every few of them are another step"
     if any(isinstance(module, Stream) for module in learner.modules()):
         return "the method draws random directions in each step, from a stream that the host seeds"
-    if learner.star is not None and Sees.RELAY in learner.star.sees:
+    if learner.direct is not None and Sees.RELAY in learner.direct.sees:
         return "its feedback runs the network ahead of each step by function transforms, which were not seen to record"
     if memory is not None and memory.rows.device != device:
         return f"its memory lies on {memory.rows.device}, the network on {device}: make the method with device=None"

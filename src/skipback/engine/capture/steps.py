@@ -19,9 +19,9 @@ from skipback.engine.capture.baked import baked
 from skipback.engine.capture.checks import check_order, reason
 from skipback.engine.capture.guard import Guard
 from skipback.engine.capture.recorder import Recorder, Thunk
-from skipback.engine.learner import Learner
-from skipback.method import Exact
-from skipback.types import Loss
+from skipback.learner import Learner
+from skipback.core.method import Exact
+from skipback.core.records import Loss
 from skipback.update import Update
 
 BatchTransform = Callable[[Tensor], Tensor]

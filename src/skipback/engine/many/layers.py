@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from skipback.engine.step.rules import Dense
+from skipback.step.rules import Dense
 
 
 class MemberStack:

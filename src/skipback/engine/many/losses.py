@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipback.engine.step.errors import checked
-from skipback.types import Loss
+from skipback.step.errors import checked
+from skipback.core.records import Loss
 
 aten = torch.ops.aten
 

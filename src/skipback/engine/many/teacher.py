@@ -12,9 +12,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from skipback.engine.guards import check
+from skipback.core.advice import check
 from skipback.engine.many.layers import MemberStack
-from skipback.engine.star import Given, Star
+from skipback.core.direct import BatchContext, DirectRoute
 from skipback.memory import Memory
 from skipback.signals import (
     Delayed,
@@ -31,7 +31,7 @@ from skipback.signals import (
     sigmoid,
     softmax,
 )
-from skipback.types import Needs, Step, as_matrix
+from skipback.core.records import Needs, SignalInputs, as_matrix
 
 
 def rowwise(signal: Signal) -> bool:
@@ -62,7 +62,7 @@ class Teacher:
         stars: the direct route of each member, with a fixed matrix for each port.
     """
 
-    def __init__(self, stars: Sequence[Star]) -> None:
+    def __init__(self, stars: Sequence[DirectRoute]) -> None:
         self.stars, first = list(stars), stars[0]
         self.needs = first.needs
         for star in stars:
@@ -114,7 +114,7 @@ class Teacher:
                 check(star.method.signal, as_matrix(target, like), star.feedback)
         for n, star in enumerate(self.stars):
             if star.memory is not None and star.memory.checks_left > 0 and ids is not None:
-                star.check_views(x[n], Given(t[n], ids[n]))
+                star.check_views(x[n], BatchContext(t[n], ids[n]))
 
     def _together(self, e: Tensor, y: Tensor, t: Tensor, ids: Tensor | None) -> Tensor:
         rows, memory = y.flatten(0, 1), None
@@ -123,14 +123,14 @@ class Teacher:
             places = self.memory.places(ids)
             memory = self.memory.read(places, target)
             self.memory.rows.write(places, rows, target)
-        return self.signal(Step(gradient=e.flatten(0, 1), output=rows, target=target, memory=memory)).view(e.shape)
+        return self.signal(SignalInputs(gradient=e.flatten(0, 1), output=rows, target=target, memory=memory)).view(e.shape)
 
     def _one_by_one(self, e: Tensor, y: Tensor, t: Tensor, ids: Tensor | None) -> Tensor:
         signals = []
         for n, star in enumerate(self.stars):
             own = None if ids is None else ids[n]
             signals.append(star.method.signal(star.step(e[n], y[n], t[n], own)))
-            star.remember(y[n], Given(t[n], own))
+            star.remember(y[n], BatchContext(t[n], own))
         return torch.stack(signals)
 
 

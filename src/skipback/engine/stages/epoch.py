@@ -19,12 +19,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from skipback.engine.learner import Learner
+from skipback.learner import Learner
 from skipback.engine.stages.fit import fitting
 from skipback.engine.stages.rank_pipeline import RankPipeline
-from skipback.engine.star import Given, Star
-from skipback.engine.step.rules import Rule
-from skipback.types import Loss
+from skipback.core.direct import BatchContext, DirectRoute
+from skipback.step.rules import Rule
+from skipback.core.records import Loss
 from skipback.update import Update
 
 
@@ -39,7 +39,7 @@ class StageBatch(NamedTuple):
     """
 
     x: Any
-    given: Given
+    given: BatchContext
     signal: Tensor
     tag: int
 
@@ -62,10 +62,10 @@ class Epoch:
         self, learner: Learner, pipeline: RankPipeline, sizes: Sequence[int], loss: Loss, update: Update
     ) -> None:
         self.pipeline, self.loss, self.update = pipeline, loss, update
-        star, layout, chain = learner.star, learner.layout, fitting(learner)
+        star, layout, chain = learner.direct, learner.layout, fitting(learner)
         assert star is not None
         assert layout is not None
-        self.star: Star = star
+        self.star: DirectRoute = star
         self.plan = star.plan(tuple(star.ports))
         first = sum(sizes[: pipeline.rank])
         self.hidden = list(enumerate(chain.hidden))[first : first + sizes[pipeline.rank]]
@@ -89,7 +89,7 @@ class Epoch:
 
     def _batch(self, x: Any, t: Tensor, ids: Tensor | None = None) -> StageBatch:
         """Compute the signal ahead of time: within this epoch no other sample writes the memory rows that it reads."""
-        given = Given(t, ids)
+        given = BatchContext(t, ids)
         signal, _ = self.star.early(given)
         self._check_in(t, ids)
         return StageBatch(x, given, signal, self.sum & 0x7FFFFFFF)
@@ -134,7 +134,7 @@ class Epoch:
         teaching = self.star.method.feedback.project(lesson, self.star.parts_of(block))
         rule.learn(teaching.reshape(y.shape).to(y.dtype), self.update)
 
-    def _finish(self, head: Rule, y: Tensor, given: Given) -> None:
+    def _finish(self, head: Rule, y: Tensor, given: BatchContext) -> None:
         """Compute the loss, write the memory, and update the head by its exact gradient."""
         assert given.target is not None
         leaf = y.detach().requires_grad_()

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from skipback.engine.stages.rank_pipeline import RankPipeline
-from skipback.engine.step.chain import Chain
-from skipback.engine.step.rules import Dense, ModulesBlock, Rule
+from skipback.step.chain import Chain
+from skipback.step.rules import Dense, ModulesBlock, Rule
 from skipback.update import Update
 
 

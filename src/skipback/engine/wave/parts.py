@@ -1,4 +1,4 @@
-"""Parts: a network as the wavefront runs it: a first block, a stack of equal layers, a head."""
+"""FeedbackTensors: a network as the wavefront runs it: a first block, a stack of equal layers, a head."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
-from skipback.engine.learner import Learner
-from skipback.engine.star import Star
-from skipback.engine.step.chain import chain
-from skipback.engine.step.checks import shared
-from skipback.engine.step.ranks import world
-from skipback.engine.step.rules import Dense, Rule
-from skipback.feedback import Fixed
-from skipback.method import Direct
+from skipback.learner import Learner
+from skipback.core.direct import DirectRoute
+from skipback.step.chain import chain
+from skipback.step.checks import shared
+from skipback.distributed import world
+from skipback.step.rules import Dense, Rule
+from skipback.core.feedback import Fixed
+from skipback.core.method import Direct
 
 UNFIT = (
     "a wavefront needs a signal that is known before the forward pass, sent through fixed matrices in every pass: "
@@ -33,7 +33,7 @@ class WaveParts:
         head: the rule of the last block.
     """
 
-    star: Star
+    star: DirectRoute
     first: Rule
     stack: list[Dense]
     blocks: list[str]
@@ -63,17 +63,17 @@ def parts(learner: Learner) -> WaveParts:
     return WaveParts(star, ends[0], stack, [block for block, _ in found.hidden], ends[1])
 
 
-def _star(learner: Learner) -> Star:
+def _star(learner: Learner) -> DirectRoute:
     """Feedback and memory, if the method sends an early signal through fixed matrices."""
     if world() > 1:
         raise RuntimeError(f"a wavefront runs in one process, and {world()} train together: use learner.step()")
     if not isinstance(learner.method, Direct) or learner.anchor is not None:
         raise ValueError(UNFIT)
-    if learner.star is None:
+    if learner.direct is None:
         raise ValueError("the blocks are not known yet: pass example=... to attach()")
-    if not learner.star.needs.early or not isinstance(learner.star.method.feedback, Fixed):
+    if not learner.direct.needs.early or not isinstance(learner.direct.method.feedback, Fixed):
         raise ValueError(UNFIT)
-    return learner.star
+    return learner.direct
 
 
 def _alike(stack: list[Dense]) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skipback.engine.step.rules import Dense
+from skipback.step.rules import Dense
 from skipback.update import Parameters, Update
 
 

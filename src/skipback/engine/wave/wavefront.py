@@ -18,17 +18,17 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from skipback.engine.learner import Learner
-from skipback.engine.star import Given
-from skipback.engine.step.checks import check_mode
-from skipback.engine.step.errors import error
+from skipback.learner import Learner
+from skipback.core.direct import BatchContext
+from skipback.step.checks import check_mode
+from skipback.step.errors import error
 from skipback.engine.wave.counts import shared_step_counts
 from skipback.engine.wave.deferred import DeferredUpdate
 from skipback.engine.wave.parts import WaveParts, check_cast, parts
 from skipback.engine.wave.stack import LayerStack
 from skipback.engine.wave.visits import Visits
-from skipback.feedback import projected
-from skipback.types import Loss
+from skipback.core.feedback import projected
+from skipback.core.records import Loss
 from skipback.update import Update
 
 WaveBatch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]
@@ -118,7 +118,7 @@ class _Wave:
         self.low = 0
         self.h: Tensor | None = None
         self.signals: Tensor | None = None
-        self.given: deque[tuple[Given, Tensor]] = deque()
+        self.given: deque[tuple[BatchContext, Tensor]] = deque()
         self.visits = None if parts.star.memory is None else Visits(parts.star.memory)
         self.losses: list[Tensor] = []
 
@@ -130,7 +130,7 @@ class _Wave:
 
     def push(self, x: Tensor, t: Tensor, ids: Tensor | None = None) -> None:
         """Start one more minibatch, and advance all others by one layer."""
-        given = Given(t, ids)
+        given = BatchContext(t, ids)
         if self.h is not None and self.h.shape[1] != x.shape[0]:
             self.drain()
         if self.visits is not None and ids is not None and self.visits.record(ids, within=len(self.given)):

@@ -18,7 +18,7 @@ from torch import Tensor
 from skipback.lab.data.base import DataError, Dataset, Split
 from skipback.renamed import renamed
 
-__getattr__ = renamed(__name__, {"Parts": "SplitRows", "Random": "Shuffled"})
+__getattr__ = renamed(__name__, {"FeedbackTensors": "SplitRows", "Random": "Shuffled"})
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
