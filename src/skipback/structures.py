@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from skipback.draws import Draw, Gaussian, Uniform
-from skipback.core.feedback import Feedback, FeedbackTensors, ForwardPasses, Fixed, Lesson, Matrix, Sees, projected
+from skipback.core.feedback import Feedback, FeedbackTensors, Fixed, ForwardPasses, Lesson, Matrix, Sees, projected
 from skipback.core.records import PortSpec
+from skipback.draws import Draw, Gaussian, Uniform
 
 
 def _on(port: PortSpec, part: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from skipback.core.feedback import FeedbackTensors
-from skipback.core.method import Direct
 from skipback.core.gate import Gate
+from skipback.core.method import Direct
 from skipback.core.records import BatchContext, Needs, PortSpec, SkipbackWarning
 
 ONE_SIGNED = 0.75

@@ -172,9 +172,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         return self.direct.feedback.forward_mode(passes)
 
     @override
-    def connect(
-        self, output: Any, run: Pass, context: BatchContext, ahead: Mapping[str, Tensor] | None = None
-    ) -> Any:
+    def connect(self, output: Any, run: Pass, context: BatchContext, ahead: Mapping[str, Tensor] | None = None) -> Any:
         path = self.path(output, run)
         if type(output) is Tensor and not any([met.flow is output for met in run.met]):  # noqa: C419
             return self._connected(output, run, path, context, ahead)
@@ -311,9 +309,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             return len(t), rows // max(len(t), 1), width
         return len(t), width, *(t.shape[1:] if t.dim() == len(self.shape) - 1 else t.shape[2:])
 
-    def signal_of(
-        self, e: Tensor | None, rows: Tensor | None, target: Tensor | None, context: BatchContext
-    ) -> Tensor:
+    def signal_of(self, e: Tensor | None, rows: Tensor | None, target: Tensor | None, context: BatchContext) -> Tensor:
         """The signal from matrices of the error, the output and the target, without the rows that are not taught."""
         memory, stored = self.memory, None
         if memory is not None and context.ids is not None and target is not None:

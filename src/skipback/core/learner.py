@@ -315,7 +315,9 @@ class TaughtNetwork(nn.Module):
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As `torch.nn.Module.load_state_dict`. The blocks must be known: pass `example=` to `attach`."""
         if self.route is None:
-            raise RuntimeError("the blocks are not known yet, so there is nothing to load into: pass example= to attach()")
+            raise RuntimeError(
+                "the blocks are not known yet, so there is nothing to load into: pass example= to attach()"
+            )
         return super().load_state_dict(renamed(state), strict, assign)
 
 
@@ -325,4 +327,6 @@ def renamed(state: Mapping[str, Any]) -> Mapping[str, Any]:
         return state
     route = "route.inner." if "anchor.passes" in state else "route."
     old = {"star.": route, "anchor.": "route.", "route.": route}
-    return {next((new + k[len(was) :] for was, new in old.items() if k.startswith(was)), k): v for k, v in state.items()}
+    return {
+        next((new + k[len(was) :] for was, new in old.items() if k.startswith(was)), k): v for k, v in state.items()
+    }

@@ -100,7 +100,9 @@ class Outputs:
         swaps |= {id(met.flow): met.tensor for met in self.met}
         losses = [t for t in self.named.values() if t.dim() == 0 and t.requires_grad]
         swaps |= {id(loss): self._of_output(loss, y) for loss in losses}
-        return swaps[id(self.tree)] if type(self.tree) is Tensor else map_tensors(self.tree, lambda t: swaps.get(id(t), t))
+        return (
+            swaps[id(self.tree)] if type(self.tree) is Tensor else map_tensors(self.tree, lambda t: swaps.get(id(t), t))
+        )
 
     def _split(self, y: Tensor) -> list[Tensor]:
         shapes = [tuple(t.shape) for t in self.teaching]
@@ -118,7 +120,9 @@ class Outputs:
             RuntimeError: it is not a function of the outputs alone.
         """
         if torch.compiler.is_compiling():
-            raise RuntimeError("the network takes its loss itself: compile it without skipback, or return the prediction")
+            raise RuntimeError(
+                "the network takes its loss itself: compile it without skipback, or return the prediction"
+            )
         ends = {t.grad_fn: 0 for t in self.teaching if t.grad_fn is not None}
         found = behind([loss], ends)
         if found.parameters:

@@ -113,7 +113,7 @@ class Route(nn.Module, ABC):
         return 0.0
 
     @property
-    def direct_route(self) -> Route | None:
+    def direct_route(self) -> Any:
         """The route of a direct method, which this is or which runs between anchors."""
         return None
 

@@ -50,7 +50,12 @@ def specs(
 
 
 def spec_of(
-    block: str, port: Sequence[int], output: Sequence[int], like: Tensor, feedback: Feedback, doubt: _Doubt | None = None
+    block: str,
+    port: Sequence[int],
+    output: Sequence[int],
+    like: Tensor,
+    feedback: Feedback,
+    doubt: _Doubt | None = None,
 ) -> PortSpec:
     """The spec of one port (see `specs`)."""
     rows = _rows(block, port, output, feedback, doubt or _Doubt(None, output))

@@ -12,8 +12,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.utils.parametrize import ParametrizationList
 
 from skipback.core.blocks import first_tensor
-from skipback.learner import Learner
 from skipback.core.state import untouched
+from skipback.learner import Learner
 from skipback.routes.transported import Convolution, Linear
 
 SOLVED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

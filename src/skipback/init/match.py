@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from skipback.learner import Learner
 from skipback.core.method import Direct
+from skipback.learner import Learner
 
 
 def matched(learner: Learner) -> list[str]:

@@ -23,15 +23,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from skipback.learner import Learner
-from skipback.core.state import untouched
-from skipback.routes.transported import Convolution
-from skipback.init.behind import SOLVED, form, observe, plan
-from skipback.init.solve import convolution, dense
-from skipback.measure.alignment import alignment
-from skipback.measure.aside import prepare
 from skipback.core.method import Direct
 from skipback.core.records import Loss
+from skipback.core.state import untouched
+from skipback.init.behind import SOLVED, form, observe, plan
+from skipback.init.solve import convolution, dense
+from skipback.learner import Learner
+from skipback.measure.alignment import alignment
+from skipback.measure.aside import prepare
+from skipback.routes.transported import Convolution
 
 ROUNDINGS = 100
 """Singular values of D below this many units of rounding, relative to the largest one, count as 0."""

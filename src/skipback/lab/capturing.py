@@ -8,11 +8,11 @@ import torch
 from torch import Generator, Tensor
 
 import skipback
+from skipback.core.records import Loss
 from skipback.engine.capture.recorder import Recorder
 from skipback.engine.capture.steps import Captured
-from skipback.learner import Learner
 from skipback.lab.data.pipeline_rows import Feed, Resident
-from skipback.core.records import Loss
+from skipback.learner import Learner
 from skipback.update import Update
 
 

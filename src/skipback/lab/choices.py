@@ -16,12 +16,12 @@ from skipback.methods import page
 if TYPE_CHECKING:
     import torch
 
+    from skipback.core.method import Method
     from skipback.draws import Draw
     from skipback.lab.data.augment import Augment
     from skipback.lab.data.prepare import Preparation, Transform
     from skipback.lab.data.splits import Splitter
     from skipback.lab.losses import TaskLoss
-    from skipback.core.method import Method
     from skipback.precision import Precision
 
 DRAWS: dict[str, tuple[str, dict[str, float]]] = {

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from skipback.lab.data.nodes import labelled
 from skipback.core.method import Anchored, Direct, Method
-from skipback.signals import Wrapper
 from skipback.core.records import Needs, SignalInputs
+from skipback.lab.data.nodes import labelled
+from skipback.signals import Wrapper
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from skipback.core.method import Anchored, Direct, Method, Perturbed
+from skipback.core.records import Needs
 from skipback.lab.data import Task
 from skipback.lab.data.nodes import labelled
 from skipback.lab.data.pipeline import Feeds
@@ -21,8 +23,6 @@ from skipback.lab.labelled import of_labelled
 from skipback.lab.losses import LOSSES, TaskLoss
 from skipback.lab.metrics import Accuracy, MeanAbsoluteError, Metric, classification, regression
 from skipback.lab.nets import Takes
-from skipback.core.method import Anchored, Direct, Method, Perturbed
-from skipback.core.records import Needs
 
 SelectRows = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From outputs and targets of a batch to those rows (N, C) and their targets that a loss and a score take."""

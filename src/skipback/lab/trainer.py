@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import skipback
 from skipback import update
-from skipback.learner import Learner
+from skipback.core.method import Method
 from skipback.lab import choices, machine, metrics, nets
 from skipback.lab.capturing import capturing, order_of
 from skipback.lab.config import Run
@@ -25,8 +25,8 @@ from skipback.lab.data.pipeline_rows import Feed
 from skipback.lab.errors import LabError
 from skipback.lab.losses import LOSSES, TaskLoss
 from skipback.lab.tasks import RULES, remembers
+from skipback.learner import Learner
 from skipback.measure.alignment import alignment
-from skipback.core.method import Method
 
 PROBE = 256
 """Training samples on which the alignment is measured."""

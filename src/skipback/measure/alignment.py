@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from skipback.learner import Learner
-from skipback.core.state import untouched
-from skipback.measure.aside import prepare
-from skipback.measure.null import rotation_band
 from skipback.core.method import Direct
 from skipback.core.records import Loss
+from skipback.core.state import untouched
+from skipback.learner import Learner
+from skipback.measure.aside import prepare
+from skipback.measure.null import rotation_band
 
 NORM_FLOOR = 1e-12
 """Below this norm per sample a direction is rounding noise, and its cosine means nothing."""

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from skipback.core.blocks import Layout, find, first_tensor
-from skipback.learner import Learner
-from skipback.core.state import all_trainable, untouched
 from skipback.core.method import Exact
 from skipback.core.records import Loss
+from skipback.core.state import all_trainable, untouched
+from skipback.learner import Learner
 
 _INTERNAL = frozenset(vars(nn.Module()))
 

@@ -32,13 +32,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.blocks import Layout
 from skipback.core.advice import SkipbackWarning
-from skipback.learner import Learner
+from skipback.core.blocks import Layout
+from skipback.core.records import Loss
 from skipback.core.state import untouched
+from skipback.learner import Learner
 from skipback.measure.aside import aside, gradients, layout_of, prepare, teach
 from skipback.measure.interventions import exchanged, held, moved, recording, severed
-from skipback.core.records import Loss
 
 Gradients = dict[str, Tensor | None]
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from skipback.learner import Learner
+from skipback.core.records import Loss, PortSpec
 from skipback.core.state import untouched
+from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict, degrees
 from skipback.measure.aside import prepare
 from skipback.measure.rank import matrices
-from skipback.core.records import Loss, PortSpec
 
 
 @dataclass(frozen=True, kw_only=True)

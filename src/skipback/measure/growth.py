@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from skipback.core.blocks import Cut, install
-from skipback.learner import Learner
+from skipback.core.records import Loss
 from skipback.core.state import untouched
+from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict
 from skipback.measure.aside import layout_of, prepare
-from skipback.core.records import Loss
 
 HEALTHY, EXPLODED = 25.0, 50.0
 

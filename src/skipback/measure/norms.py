@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from skipback.core.records import Loss
 from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict, alignment
-from skipback.core.records import Loss
 
 
 @dataclass(frozen=True, kw_only=True)

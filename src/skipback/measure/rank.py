@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skipback.learner import Learner
-from skipback.measure.aside import prepare
 from skipback.core.method import Direct
 from skipback.core.records import Loss
+from skipback.learner import Learner
+from skipback.measure.aside import prepare
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from skipback.core.blocks import Cut, first_tensor, install
-from skipback.learner import Learner
-from skipback.core.state import untouched
-from skipback.measure.aside import layout_of, prepare
 from skipback.core.records import Loss
+from skipback.core.state import untouched
+from skipback.learner import Learner
+from skipback.measure.aside import layout_of, prepare
 
 FLAT = 0.02
 """A derivative below this is nearly zero. For tanh, 1 - h^2 < 0.02 is |h| > 0.99; for relu it is h = 0."""

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from skipback.core.blocks import Cut, first_tensor, install, map_tensors
-from skipback.learner import Learner
+from skipback.core.method import Direct
+from skipback.core.records import Loss
 from skipback.core.state import untouched
+from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict
 from skipback.measure.aside import layout_of, prepare
 from skipback.measure.rank import participation
-from skipback.core.method import Direct
-from skipback.core.records import Loss
 
 
 @dataclass(frozen=True, kw_only=True)

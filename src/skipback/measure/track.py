@@ -9,9 +9,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from skipback.core.records import Loss
 from skipback.learner import Learner
 from skipback.measure.alignment import alignment
-from skipback.core.records import Loss
 
 Measure = Callable[..., Sequence[Any]]
 """measure(learner, x, t, loss, ids=ids) -> records."""

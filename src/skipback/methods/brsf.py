@@ -26,8 +26,8 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from skipback.draws import Draw, Uniform
-from skipback.routes.layerwise import Layerwise
 from skipback.papers import LIAO_2016
+from skipback.routes.layerwise import Layerwise
 from skipback.transport import SignSymmetric
 
 PAPER = LIAO_2016

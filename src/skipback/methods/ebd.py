@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 
 from typing_extensions import override
 
-from skipback.draws import Draw, Gaussian
 from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, Matrix, Sees, correlation
 from skipback.core.method import Direct, Paper
+from skipback.draws import Draw, Gaussian
 from skipback.signals import LossGradient, Signal
 
 PAPER = Paper(

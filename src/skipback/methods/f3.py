@@ -29,10 +29,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from skipback.draws import KaimingUniform
 from skipback.core.feedback import Feedback, Fixed
-from skipback.memory import Initial
 from skipback.core.method import Direct, Paper
+from skipback.core.records import Loss
+from skipback.draws import KaimingUniform
+from skipback.memory import Initial
 from skipback.signals import (
     Delayed,
     Link,
@@ -48,7 +49,6 @@ from skipback.signals import (
     softmax,
     untrained,
 )
-from skipback.core.records import Loss
 
 PAPER = Paper(
     title="Feed-Forward Optimization With Delayed Feedback for Neural Network Training",

@@ -32,8 +32,8 @@ from dataclasses import dataclass
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from skipback.draws import Draw, Uniform
 from skipback.core.method import Paper
+from skipback.draws import Draw, Uniform
 from skipback.routes.layerwise import Layerwise
 from skipback.transport import Random, Transport
 

@@ -24,10 +24,10 @@ from dataclasses import dataclass, field
 
 from typing_extensions import override
 
-from skipback.draws import Draw, Zeros
 from skipback.core.feedback import Feedback, FeedbackTensors, Lesson
-from skipback.forward.jacobian import FromJacobian
 from skipback.core.method import Direct, Paper
+from skipback.draws import Draw, Zeros
+from skipback.forward.jacobian import FromJacobian
 from skipback.signals import LossGradient, Signal
 
 PAPER = Paper(

@@ -21,8 +21,8 @@ Deviations of the library's convention from the paper:
 from __future__ import annotations
 
 from skipback.draws import Draw, Uniform
-from skipback.routes.layerwise import Layerwise
 from skipback.papers import LIAO_2016
+from skipback.routes.layerwise import Layerwise
 from skipback.transport import SignSymmetric
 
 PAPER = LIAO_2016

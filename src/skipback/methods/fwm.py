@@ -30,11 +30,11 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from skipback.draws import Draw, Uniform
 from skipback.core.feedback import Feedback, FeedbackTensors, Matrix, drawn
 from skipback.core.method import Direct, Paper
-from skipback.signals import LossGradient, Signal
 from skipback.core.records import PortSpec
+from skipback.draws import Draw, Uniform
+from skipback.signals import LossGradient, Signal
 
 PAPER = Paper(
     title="Feedback-Weight Matching",

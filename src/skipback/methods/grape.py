@@ -29,12 +29,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from skipback.draws import Draw, Gaussian
 from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, projected
-from skipback.forward.jacobian import FromJacobian
 from skipback.core.method import Direct, Paper
-from skipback.signals import LossGradient, Signal
 from skipback.core.records import PortSpec
+from skipback.draws import Draw, Gaussian
+from skipback.forward.jacobian import FromJacobian
+from skipback.signals import LossGradient, Signal
 
 PAPER = Paper(
     title="Scaling Direct Feedback Learning with Jacobian Alignment Guarantees",

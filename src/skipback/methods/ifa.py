@@ -27,13 +27,13 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from skipback.draws import Draw, Uniform
 from skipback.core.feedback import Feedback, FeedbackTensors, ForwardPasses, Lesson, Matrix, Sees
 from skipback.core.method import Direct
+from skipback.core.records import PortSpec
+from skipback.draws import Draw, Uniform
 from skipback.forward.relay import relay
 from skipback.papers import NOKLAND_2016
 from skipback.signals import LossGradient, Signal
-from skipback.core.records import PortSpec
 
 PAPER = NOKLAND_2016
 

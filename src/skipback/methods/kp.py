@@ -37,8 +37,8 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from skipback.draws import Draw, Gaussian, Uniform
-from skipback.routes.layerwise import Layerwise
 from skipback.papers import AKROUT_2019
+from skipback.routes.layerwise import Layerwise
 from skipback.transport import Drift, Transport, drawn
 
 PAPER = AKROUT_2019

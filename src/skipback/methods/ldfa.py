@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from skipback.draws import Draw, Orthogonal, Zeros
 from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, Sees, correlation, projected
 from skipback.core.method import Direct, Paper
-from skipback.signals import LossGradient, Signal
 from skipback.core.records import PortSpec
+from skipback.draws import Draw, Orthogonal, Zeros
+from skipback.signals import LossGradient, Signal
 
 PAPER = Paper(
     title="Training Large Neural Networks With Low-Dimensional Error Feedback",

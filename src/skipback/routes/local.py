@@ -38,7 +38,10 @@ class LocalRoute(CutRoute):
                 "one target: return one of them, or detach() the others in the network's forward"
             )
         shape, like = joined_shape(list(site.layout.outputs.values())), next(site.net.parameters())
-        ports, generator = specs(site.net, site.layout, shape, Fixed(), site.look), seeded("local classifiers", site.seed)
+        ports, generator = (
+            specs(site.net, site.layout, shape, Fixed(), site.look),
+            seeded("local classifiers", site.seed),
+        )
         self.blocks, self.classes = [port.name for port in ports], row_width(shape)
         self.classifiers = nn.ModuleList(_linear(port.size, port.outputs, like, generator) for port in ports)
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from skipback.core.outputs import lost_of
 from skipback.core.records import BatchContext, Loss
+from skipback.distributed import world
 from skipback.step.compiled import Compiler
 from skipback.step.errors import checked
-from skipback.distributed import world
 from skipback.update import Update
 
 

@@ -53,7 +53,13 @@ def chain(net: nn.Module, layout: Layout) -> Chain | None:
     starts = {cut.module: cut.block for cut in layout.cuts}
     names = [name for name, _ in leaves]
     cut = all(place.before and not place.copy and place.module in names for place in layout.places.values())
-    if not _sequential(net, forward=True) or not cut or len(starts) != len(layout.cuts) or _twice(net) or any(_EVERYWHERE):
+    if (
+        not _sequential(net, forward=True)
+        or not cut
+        or len(starts) != len(layout.cuts)
+        or _twice(net)
+        or any(_EVERYWHERE)
+    ):
         return None
     if _watched(net) or any(_watched(module, before=name in layout.places) for name, module in leaves):
         return None  # the learner has one hook at each place where it cuts

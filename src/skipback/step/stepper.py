@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.outputs import joined_output
 from skipback.core.broadcast import lesson_gradient, teaching
 from skipback.core.direct import DirectRoute
 from skipback.core.feedback import Matrix
+from skipback.core.outputs import joined_output
 from skipback.core.records import BatchContext, Loss
 from skipback.core.route import Call, CutRoute
 from skipback.distributed import world
@@ -30,8 +30,8 @@ from skipback.step.errors import error
 from skipback.step.forms import release, specialise
 from skipback.step.jvp_chain import all_dense, forward_with_jacobian
 from skipback.step.ranks import Ranks
-from skipback.step.step_pass import StepPass
 from skipback.step.rules import AutogradBlock, HookedBlock, Rule
+from skipback.step.step_pass import StepPass
 from skipback.update import Update
 
 _NOTHING, _NATIVE = contextlib.nullcontext(), onednn.native_matmul()

@@ -242,4 +242,3 @@ def _check_output(seen: Reading, teaching: Sequence[str]) -> None:
             "return both, e.g. (loss, logits)"
         )
     raise ValueError(NO_OUTPUT)
-

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from skipback.core.records import Loss
 from skipback.engine.capture.checks import check_data
 from skipback.engine.capture.recorder import CudaGraphs, Recorder
 from skipback.engine.capture.steps import BatchTransform, Captured
 from skipback.learner import Learner
-from skipback.core.records import Loss
 from skipback.update import Update
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
-from skipback.learner import Learner
-from skipback.distributed import world
-from skipback.streams import Stream
 from skipback.core.feedback import Sees
+from skipback.distributed import world
+from skipback.learner import Learner
+from skipback.streams import Stream
 from skipback.update import FusedAdam, Update
 
 

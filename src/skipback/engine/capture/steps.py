@@ -15,13 +15,13 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
+from skipback.core.method import Exact
+from skipback.core.records import Loss
 from skipback.engine.capture.baked import baked
 from skipback.engine.capture.checks import check_order, reason
 from skipback.engine.capture.guard import Guard
 from skipback.engine.capture.recorder import Recorder, Thunk
 from skipback.learner import Learner
-from skipback.core.method import Exact
-from skipback.core.records import Loss
 from skipback.update import Update
 
 BatchTransform = Callable[[Tensor], Tensor]

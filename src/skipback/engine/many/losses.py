@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipback.step.errors import checked
 from skipback.core.records import Loss
+from skipback.step.errors import checked
 
 aten = torch.ops.aten
 

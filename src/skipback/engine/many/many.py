@@ -11,18 +11,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from skipback.learner import Learner
+from skipback.core.method import Direct, HeadOnly
+from skipback.core.records import Loss
+from skipback.distributed import world
 from skipback.engine.many.groups import MemberGroup, grouped, own_states, settings, unbound
 from skipback.engine.many.layers import MemberLayer, MemberStack
 from skipback.engine.many.losses import loss_and_gradient
 from skipback.engine.many.members import check_alike, dense_rules
 from skipback.engine.many.teacher import Teacher
+from skipback.learner import Learner
 from skipback.step.chain import NetworkFingerprint
 from skipback.step.checks import check_mode
-from skipback.distributed import world
 from skipback.step.rules import Dense
-from skipback.core.method import Direct, HeadOnly
-from skipback.core.records import Loss
 from skipback.update import Update
 
 
@@ -55,7 +55,9 @@ class Many:
             raise ValueError(f"all members take one route, but these are {', '.join(sorted(kinds))}")
         self.layers = [MemberLayer(of_members) for of_members in zip(*rules, strict=True)]
         self.teacher = (
-            Teacher([learner.direct for learner in learners if learner.direct is not None]) if _direct(learners) else None
+            Teacher([learner.direct for learner in learners if learner.direct is not None])
+            if _direct(learners)
+            else None
         )
         self.taught = range(len(self.layers) - 1 if isinstance(learners[0].method, HeadOnly) else 0, len(self.layers))
         self.weights = [stack for layer in self.layers for stack in layer.stacks]

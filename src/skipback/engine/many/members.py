@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from skipback.core.feedback import Matrix, Sees
+from skipback.core.method import Direct, Exact, HeadOnly
 from skipback.learner import Learner
 from skipback.step.chain import chain
 from skipback.step.checks import needs_backward
 from skipback.step.rules import ACTIVATIONS, Dense, rule
-from skipback.core.feedback import Matrix, Sees
-from skipback.core.method import Direct, Exact, HeadOnly
 
 LAYERS = (
     "only a plain nn.Sequential of Linear and elementwise activations, all of it trained and hooked by nobody else, is "

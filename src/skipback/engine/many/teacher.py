@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from skipback.core.advice import check
-from skipback.engine.many.layers import MemberStack
 from skipback.core.direct import BatchContext, DirectRoute
+from skipback.core.records import Needs, SignalInputs, as_matrix
+from skipback.engine.many.layers import MemberStack
 from skipback.memory import Memory
 from skipback.signals import (
     Delayed,
@@ -31,7 +32,6 @@ from skipback.signals import (
     sigmoid,
     softmax,
 )
-from skipback.core.records import Needs, SignalInputs, as_matrix
 
 
 def rowwise(signal: Signal) -> bool:
@@ -123,7 +123,9 @@ class Teacher:
             places = self.memory.places(ids)
             memory = self.memory.read(places, target)
             self.memory.rows.write(places, rows, target)
-        return self.signal(SignalInputs(gradient=e.flatten(0, 1), output=rows, target=target, memory=memory)).view(e.shape)
+        return self.signal(SignalInputs(gradient=e.flatten(0, 1), output=rows, target=target, memory=memory)).view(
+            e.shape
+        )
 
     def _one_by_one(self, e: Tensor, y: Tensor, t: Tensor, ids: Tensor | None) -> Tensor:
         signals = []

@@ -19,12 +19,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from skipback.learner import Learner
+from skipback.core.direct import BatchContext, DirectRoute
+from skipback.core.records import Loss
 from skipback.engine.stages.fit import fitting
 from skipback.engine.stages.rank_pipeline import RankPipeline
-from skipback.core.direct import BatchContext, DirectRoute
+from skipback.learner import Learner
 from skipback.step.rules import Rule
-from skipback.core.records import Loss
 from skipback.update import Update
 
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from skipback.core.feedback import Sees
+from skipback.core.method import Direct
 from skipback.learner import Learner
 from skipback.step.chain import Chain, chain
 from skipback.step.checks import shared
-from skipback.core.feedback import Sees
-from skipback.core.method import Direct
 
 RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
 """Modules that draw from the generator of the process, which in one process earlier blocks would have advanced."""

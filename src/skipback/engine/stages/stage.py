@@ -9,13 +9,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from skipback.learner import Learner
+from skipback.core.records import Loss
 from skipback.engine.stages.epoch import Epoch
 from skipback.engine.stages.fit import fitting, sizes_of
 from skipback.engine.stages.gather import gather, overwrite, parameters_of
 from skipback.engine.stages.rank_pipeline import RankPipeline
+from skipback.learner import Learner
 from skipback.step.checks import check_mode
-from skipback.core.records import Loss
 from skipback.update import Update
 
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
-from skipback.learner import Learner
 from skipback.core.direct import DirectRoute
-from skipback.step.chain import chain
-from skipback.step.checks import shared
-from skipback.distributed import world
-from skipback.step.rules import Dense, Rule
 from skipback.core.feedback import Fixed
 from skipback.core.method import Direct
+from skipback.distributed import world
+from skipback.learner import Learner
+from skipback.step.chain import chain
+from skipback.step.checks import shared
+from skipback.step.rules import Dense, Rule
 
 UNFIT = (
     "a wavefront needs a signal that is known before the forward pass, sent through fixed matrices in every pass: "

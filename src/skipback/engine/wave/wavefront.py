@@ -18,17 +18,17 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from skipback.learner import Learner
 from skipback.core.direct import BatchContext
-from skipback.step.checks import check_mode
-from skipback.step.errors import error
+from skipback.core.feedback import projected
+from skipback.core.records import Loss
 from skipback.engine.wave.counts import shared_step_counts
 from skipback.engine.wave.deferred import DeferredUpdate
 from skipback.engine.wave.parts import WaveParts, check_cast, parts
 from skipback.engine.wave.stack import LayerStack
 from skipback.engine.wave.visits import Visits
-from skipback.core.feedback import projected
-from skipback.core.records import Loss
+from skipback.learner import Learner
+from skipback.step.checks import check_mode
+from skipback.step.errors import error
 from skipback.update import Update
 
 WaveBatch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]

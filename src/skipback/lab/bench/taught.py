@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import skipback as sb
-from skipback.learner import Learner
-from skipback.step.compiled import Compiler
+from skipback.core.method import Direct, HeadOnly, Method
 from skipback.lab import choices
 from skipback.lab.bench.plain import LR, OPTIMIZERS
 from skipback.lab.bench.shapes import Shape
 from skipback.lab.bench.timing import Variant
 from skipback.lab.losses import LOSSES
-from skipback.core.method import Direct, HeadOnly, Method
+from skipback.learner import Learner
+from skipback.step.compiled import Compiler
 
 SAMPLES = 60_000
 
