@@ -14,7 +14,7 @@ from skipback.feedback import Matrix, Sees
 from skipback.method import Direct, Exact, HeadOnly
 
 LAYERS = (
-    "only a plain nn.Sequential of Linear and elementwise activations, all of it trained and hooked by nobody else, is "
+    "only a plain nn.Sequential of Linear and elementwise activations, all of it trained and without other hooks, is "
     "trained together"
 )
 

@@ -174,7 +174,7 @@ class _Run:
         def meet(block: str, port: Tensor) -> None:
             if block in seen:
                 raise RuntimeError(
-                    f"block {block!r} is called more than once, which it was not when the network was looked at: its "
+                    f"block {block!r} is called more than once, which it was not when the blocks were found: its "
                     "update has to wait for all calls, so train this network by loss.backward() and an optimizer"
                 )
             seen.add(block)
