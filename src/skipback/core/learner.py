@@ -21,7 +21,7 @@ from torch.nn.parameter import is_lazy
 from skipback.core.advice import INPUT_GRADIENT, TRANSFORMED, advise, check_optimizer, check_ranks
 from skipback.core.blocks import Cut, Layout, find, map_tensors, tapped
 from skipback.core.method import Method
-from skipback.core.outputs import joined_output
+from skipback.core.outputs import Outputs, joined_output
 from skipback.core.records import NO_CONTEXT, BatchContext, SignalInputs
 from skipback.core.route import ROUTES, Call, Gate, Route, Site
 from skipback.core.state import all_trainable, untouched
@@ -269,21 +269,28 @@ class TaughtNetwork(nn.Module):
 
     # ------------------------------------------------------------------------------------------------- looking
 
-    def observe(self, *args: Any, **kwargs: Any) -> tuple[Any, Tensor, dict[str, GradientEdge]]:
+    def observe(
+        self, *args: Any, layout: Layout | None = None, **kwargs: Any
+    ) -> tuple[Outputs, dict[str, GradientEdge]]:
         """Run the plain network once.
 
+        Args:
+            args: positional inputs.
+            layout: other blocks than the method's, which has none for backprop.
+            kwargs: named inputs.
+
         Returns:
-            What it returns, the (joined) output that teaches, and by block the port for `torch.autograd.grad`.
+            The outputs, and by block the port for `torch.autograd.grad`.
         """
-        assert self.layout is not None
+        layout = layout or self.layout
+        assert layout is not None
         ports: dict[str, GradientEdge] = {}
 
         def record(cut: Cut, port: Tensor) -> None:
             ports[cut.block] = get_gradient_edge(port)  # the tensor itself may be written in place later
 
-        with tapped(self.net, self.layout.cuts, record), self.exact():
-            tree = self.net(*args, **kwargs)
-        return tree, joined_output(tree, self.layout), ports
+        with tapped(self.net, layout.cuts, record), self.exact():
+            return Outputs(self.net(*args, **kwargs), layout, ()), ports
 
     def teaching_probe(self, *args: Any, **kwargs: Any) -> Callable[..., dict[str, Tensor]]:
         """If the feedback needs activations or tangents, run the network once without training it.

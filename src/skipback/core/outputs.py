@@ -9,11 +9,12 @@ teaches as if it had been taken outside.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from skipback.core.blocks import Layout, Met, behind, map_tensors, named_outputs
 from skipback.core.blocks.trees import is_scalar
@@ -93,6 +94,18 @@ class Outputs:
         if len(joined) == 2:
             return torch.cat([t.reshape(len(t), -1) for t in parts], 1)
         return torch.cat(list(parts), _dim(shapes[0]))
+
+    @property
+    def taken(self) -> Any:
+        """What a loss is taken of (see `lost_of`)."""
+        return lost_of(self.tree)
+
+    def error(self, value: Tensor, ports: Mapping[str, GradientEdge]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The gradient of a loss at the joined output, and at each port of the same graph."""
+        places = [*map(get_gradient_edge, self.teaching), *ports.values()]
+        found = torch.autograd.grad(value, places, allow_unused=True, materialize_grads=True)
+        count = len(self.teaching)
+        return self._joined(found[:count]), dict(zip(ports, found[count:], strict=True))
 
     def connected(self, y: Tensor) -> Any:
         """What the network returned, with the joined output's gradient connected: y is that output, connected."""

@@ -121,6 +121,9 @@ class Route(nn.Module, ABC):
         """What the table says of the feedback of a block."""
         return "none"
 
+    def pause(self) -> None:
+        """The passes that follow are measured only; whoever measures restores the route's attributes."""
+
     def remove(self) -> None:
         """Leave the network alone from now on."""
 

@@ -66,7 +66,7 @@ def observe(learner: Learner, names: Iterable[str], inputs: tuple[Any, ...]) -> 
 
     handles = [learner.net.get_submodule(n).register_forward_hook(note(n), with_kwargs=True) for n in calls]
     try:
-        y, ports = learner.observe(*inputs)
+        outputs, ports = learner.observe(*inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -62,13 +62,9 @@ def _norms(learner: Learner, inputs: tuple[Any, ...]) -> dict[str, float]:
     def keep(cut: Cut, port: Tensor) -> None:
         norms[cut.block] = float(port.detach().flatten(1).double().norm(dim=1).mean())
 
-    handles = install(learner.net, layout_of(learner, inputs).cuts, keep)
-    try:
-        with untouched(learner.net), torch.enable_grad(), learner.exact():
-            learner.net(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    cuts = layout_of(learner, inputs).cuts
+    with tapped(learner.net, cuts, keep), untouched(learner.net), torch.enable_grad(), learner.exact():
+        learner.net(*inputs)
     return norms
 
 

@@ -43,18 +43,8 @@ def moved(parameters: Sequence[nn.Parameter], *, seed: int = 0) -> Iterator[None
 @contextlib.contextmanager
 def severed(net: nn.Module, cuts: Sequence[Cut]) -> Iterator[None]:
     """Zero the gradient that comes back through these cuts. Forward values and the method's cuts stay the same."""
-    handles: list[RemovableHandle] = []
-
-    def open_pass(module: nn.Module, args: Any) -> None:
-        # registered now, after the method's own cuts: the ports are still taught, and only later gradients are zeroed
-        _remove(handles)
-        handles[:] = install(net, cuts, _sever)
-
-    with _removed([net.register_forward_pre_hook(open_pass)]):
-        try:
-            yield
-        finally:
-            _remove(handles)
+    with tapped(net, cuts, _sever):  # registered after the method's own cuts: its ports are still taught
+        yield
 
 
 def _sever(cut: Cut, port: Tensor) -> Tensor:

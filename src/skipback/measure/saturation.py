@@ -82,9 +82,8 @@ def _run(learner: Learner, inputs: tuple[Any, ...]) -> dict[str, tuple[TracedTen
     cuts = layout_of(learner, inputs).cuts
     weighted = [m for m in learner.net.modules() if next(m.parameters(recurse=False), None) is not None]
     handles: list[RemovableHandle] = [m.register_forward_hook(owner) for m in weighted]
-    handles += install(learner.net, cuts, keep)  # after those: a cut behind a module comes last
     try:
-        with learner.exact():
+        with tapped(learner.net, cuts, keep), learner.exact():  # after those: a cut behind a module comes last
             learner.net(*inputs)
     finally:
         for handle in handles:

@@ -84,6 +84,10 @@ class AnchoredRoute(Route, runs=(Anchored,)):
         return self.inner.describe(block)
 
     @override
+    def pause(self) -> None:
+        self.paused = True
+
+    @override
     def remove(self) -> None:
         self.inner.remove()
 

@@ -14,7 +14,7 @@ from skipback.step.checks import needs_backward
 from skipback.step.rules import ACTIVATIONS, Dense, rule
 
 LAYERS = (
-    "only a plain nn.Sequential of Linear and elementwise activations, all of it trained and hooked by nobody else, is "
+    "only a plain nn.Sequential of Linear and elementwise activations, all of it trained and without other hooks, is "
     "trained together"
 )
 

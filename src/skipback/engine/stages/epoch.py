@@ -125,7 +125,7 @@ class Epoch:
 
     def _sendable(self, h: Tensor) -> Tensor:
         if h.dtype != self.star.dtype:
-            raise RuntimeError(f"a block returned {h.dtype}, but the weights, and what is sent, are {self.star.dtype}")
+            raise RuntimeError(f"a block returned {h.dtype}, but weights and sent activations are {self.star.dtype}")
         return h
 
     def _teach(self, k: int, block: str, rule: Rule, y: Tensor, signal: Tensor) -> None:

@@ -32,7 +32,7 @@ def fitting(learner: Learner) -> Chain:
     if found is None:
         raise ValueError(
             "the blocks cannot be spread over processes: the network is no plain nn.Sequential that is cut between its "
-            "modules, or somebody else hooked one of them"
+            "modules, or a module has hooks beside the learner's"
         )
     return found
 
@@ -45,7 +45,7 @@ def _method(learner: Learner) -> str | None:
             "skipback.f3(memory=...)"
         )
     if method.learns or method.feedback.sees & ~Sees.ACTIVITY:
-        return "the feedback learns or looks at the whole network. Use fixed feedback"
+        return "the feedback learns, or is computed from the whole network. Use fixed feedback"
     return None
 
 
