@@ -20,10 +20,11 @@ from torch.nn.parameter import is_lazy
 
 from skipback.core.advice import INPUT_GRADIENT, TRANSFORMED, advise, check_optimizer, check_ranks
 from skipback.core.blocks import Cut, Layout, find, map_tensors, tapped
+from skipback.core.gate import Gate
 from skipback.core.method import Method
 from skipback.core.outputs import Outputs, joined_output
 from skipback.core.records import NO_CONTEXT, BatchContext, SignalInputs
-from skipback.core.route import ROUTES, Call, Gate, Route, Site
+from skipback.core.route import ROUTES, Call, Route, Site
 from skipback.core.state import all_trainable, untouched
 from skipback.core.summary import summary
 
@@ -73,7 +74,7 @@ class TaughtNetwork(nn.Module):
         self.gate = Gate()
         self._contexts: list[BatchContext] = []
         self.replaced = vars(net).get("forward")
-        net.forward = Forward(self, net.forward)  # type: ignore[method-assign]
+        net.forward = Forward(self, net.forward)
         if not ROUTES[type(method)].cuts:
             self._build(Layout(cuts=[], segments=[]), dict, dict)
 

@@ -79,9 +79,10 @@ class Outputs:
     @property
     def y(self) -> Tensor:
         """The joined output."""
-        return self._joined(self.teaching)
+        return self.joined(self.teaching)
 
-    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Tensors of the shapes of the outputs, side by side."""
         if len(parts) == 1:
             return parts[0]
         shapes = [tuple(t.shape) for t in parts]
@@ -105,7 +106,7 @@ class Outputs:
         places = [*map(get_gradient_edge, self.teaching), *ports.values()]
         found = torch.autograd.grad(value, places, allow_unused=True, materialize_grads=True)
         count = len(self.teaching)
-        return self._joined(found[:count]), dict(zip(ports, found[count:], strict=True))
+        return self.joined(found[:count]), dict(zip(ports, found[count:], strict=True))
 
     def connected(self, y: Tensor) -> Any:
         """What the network returned, with the joined output's gradient connected: y is that output, connected."""
@@ -146,7 +147,7 @@ class Outputs:
             )
         grads = torch.autograd.grad(loss, self.teaching, retain_graph=True, allow_unused=True)
         parts = [torch.zeros_like(t) if g is None else g for g, t in zip(grads, self.teaching, strict=True)]
-        e = self._joined(parts)
+        e = self.joined(parts)
         result: Tensor = _LossOf.apply(loss.detach(), e, y)  # type: ignore[no-untyped-call]
         return result
 

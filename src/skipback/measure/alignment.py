@@ -98,7 +98,6 @@ def alignment(
     ]
 
 
-
 def _compare(port: str, teaching: Tensor, gradient: Tensor) -> Alignment:
     a, b = teaching.flatten(1).double(), gradient.flatten(1).double()
     a_norm, b_norm = a.norm(dim=1), b.norm(dim=1)

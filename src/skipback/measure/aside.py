@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.blocks import Layout, find, first_tensor
-from skipback.core.method import Exact
+from skipback.core.blocks import Layout, find
+from skipback.core.outputs import lost_of
 from skipback.core.records import Loss
 from skipback.core.state import all_trainable, untouched
 from skipback.learner import Learner

@@ -32,9 +32,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.advice import SkipbackWarning
 from skipback.core.blocks import Layout
-from skipback.core.records import Loss
+from skipback.core.records import Loss, SkipbackWarning
 from skipback.core.state import untouched
 from skipback.learner import Learner
 from skipback.measure.aside import aside, gradients, layout_of, prepare, teach

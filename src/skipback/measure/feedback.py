@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from skipback.core.records import Loss, PortSpec
+from skipback.core.rows import PerPosition
 from skipback.core.state import untouched
 from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict, degrees

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skipback.core.blocks import Cut, install
+from skipback.core.blocks import Cut, tapped
 from skipback.core.records import Loss
 from skipback.core.state import untouched
 from skipback.learner import Learner

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.hooks import RemovableHandle
 
-from skipback.core.blocks import Cut, install, map_tensors, tensors
+from skipback.core.blocks import Cut, map_tensors, tapped, tensors
 from skipback.core.records import Loss
 
 Recorded = dict[str, list[list[tuple[Tensor, Tensor | None]]]]

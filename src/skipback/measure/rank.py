@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skipback.core.method import Direct
 from skipback.core.records import Loss
 from skipback.learner import Learner
 from skipback.measure.aside import prepare

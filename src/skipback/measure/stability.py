@@ -7,16 +7,14 @@ study of feedback alignment measures this for backprop's gradient; here the teac
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from skipback.core.blocks import Cut, first_tensor, install, map_tensors
-from skipback.core.method import Direct
+from skipback.core.blocks import Layout, map_tensors
 from skipback.core.records import Loss
 from skipback.core.state import untouched
 from skipback.learner import Learner

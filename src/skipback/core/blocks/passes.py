@@ -223,10 +223,11 @@ class Pass:
 
 def sequence_number(node: Node | None) -> int:
     """How many nodes autograd had made in this thread before this one; -1 for a leaf."""
-    return -1 if node is None else node._sequence_nr()  # type: ignore[attr-defined]
+    return -1 if node is None else node._sequence_nr()
 
 
 def _leaf_node(leaf: Tensor) -> Node:
     """The node in which the graphs of a leaf's readers end."""
-    node: Node = leaf.view_as(leaf).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+    view: Any = leaf.view_as(leaf)
+    node: Node = view.grad_fn.next_functions[0][0]
     return node

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from skipback.core.advice import check
-from skipback.core.direct import BatchContext, DirectRoute
-from skipback.core.records import Needs, SignalInputs, as_matrix
+from skipback.core.direct import DirectRoute
+from skipback.core.records import BatchContext, Needs, SignalInputs, as_matrix
 from skipback.engine.many.layers import MemberStack
 from skipback.memory import Memory
 from skipback.signals import (

@@ -19,8 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from skipback.core.direct import BatchContext, DirectRoute
-from skipback.core.records import Loss
+from skipback.core.direct import DirectRoute
+from skipback.core.records import BatchContext, Loss
 from skipback.engine.stages.fit import fitting
 from skipback.engine.stages.rank_pipeline import RankPipeline
 from skipback.learner import Learner

@@ -18,9 +18,8 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from skipback.core.direct import BatchContext
 from skipback.core.feedback import projected
-from skipback.core.records import Loss
+from skipback.core.records import BatchContext, Loss
 from skipback.engine.wave.counts import shared_step_counts
 from skipback.engine.wave.deferred import DeferredUpdate
 from skipback.engine.wave.parts import WaveParts, check_cast, parts
