@@ -434,4 +434,4 @@ def test_without_an_example_the_first_forward_finds_the_same_blocks(method, case
     if not isinstance(method, Exact):
         assert early.layout.cuts == late.layout.cuts
     if isinstance(method, Direct):
-        assert list(early.star.ports) == [s.block for s in early.layout.segments[:-1]]
+        assert list(early.direct.ports) == [s.block for s in early.layout.segments[:-1]]

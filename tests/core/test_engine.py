@@ -925,7 +925,7 @@ def test_a_ternary_error_is_that_of_each_position():
 class Confident(sb.signals.Signal):
     """e * y: looks at the gradient and the output."""
 
-    needs = sb.types.Needs.GRADIENT | sb.types.Needs.OUTPUT
+    needs = sb.core.records.Needs.GRADIENT | sb.types.Needs.OUTPUT
     scales = True
 
     def __call__(self, step):
