@@ -255,6 +255,8 @@ class TaughtNetwork(nn.Module):
         self.show(self.summary())
 
     def _build(self, layout: Layout, run: Callable[[], Any], look: Callable[..., Any]) -> None:
+        if self.route is not None:
+            self.route.remove()
         site = Site(net=self.net, layout=layout, gate=self.gate, seed=self.seed, example=run, look=look)
         self.route = ROUTES[type(self.record)].build(self.record, site)
         self.layout = layout if layout.segments else None
@@ -264,7 +266,7 @@ class TaughtNetwork(nn.Module):
         args, kwargs = change((args, kwargs))
         with self.exact(), untouched(self.net), all_trainable(self.net), torch.enable_grad():
             ports: dict[str, Tensor] = {}
-            with tapped(self.net, layout.cuts, lambda cut, port: ports.update({cut.block: port.detach().clone()})):
+            with tapped(self.net, layout, lambda cut, port: ports.update({cut.block: port.detach().clone()})):
                 output = joined_output(self.net(*args, **kwargs), layout)
         return {**ports, "": output.detach()}
 
@@ -290,7 +292,7 @@ class TaughtNetwork(nn.Module):
         def record(cut: Cut, port: Tensor) -> None:
             ports[cut.block] = get_gradient_edge(port)  # the tensor itself may be written in place later
 
-        with tapped(self.net, layout.cuts, record), self.exact():
+        with tapped(self.net, layout, record), self.exact():
             return Outputs(self.net(*args, **kwargs), layout, ()), ports
 
     def teaching_probe(self, *args: Any, **kwargs: Any) -> Callable[..., dict[str, Tensor]]:
@@ -323,9 +325,7 @@ class TaughtNetwork(nn.Module):
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As `torch.nn.Module.load_state_dict`. The blocks must be known: pass `example=` to `attach`."""
         if self.route is None:
-            raise RuntimeError(
-                "the blocks are not known yet, so there is nothing to load into: pass example= to attach()"
-            )
+            raise RuntimeError("the blocks are not known yet: pass example=... to attach() before loading a state_dict")
         return super().load_state_dict(renamed(state), strict, assign)
 
 

@@ -138,7 +138,7 @@ class _Probe:
         deeper = _deeper(self.layout, k)
         with moved(deeper), held(self.net, self.recorded):
             transported = self.update()
-        with severed(self.net, [cut for cut in self.layout.cuts if cut.block == self.layout.segments[k].block]):
+        with severed(self.net, self.layout, self.layout.segments[k].block):
             waiting = self.update()
         with moved(deeper):
             late = self.update(other=exchanged(self.batch[2]))

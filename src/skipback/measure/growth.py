@@ -62,8 +62,8 @@ def _norms(learner: Learner, inputs: tuple[Any, ...]) -> dict[str, float]:
     def keep(cut: Cut, port: Tensor) -> None:
         norms[cut.block] = float(port.detach().flatten(1).double().norm(dim=1).mean())
 
-    cuts = layout_of(learner, inputs).cuts
-    with tapped(learner.net, cuts, keep), untouched(learner.net), torch.enable_grad(), learner.exact():
+    layout = layout_of(learner, inputs)
+    with tapped(learner.net, layout, keep), untouched(learner.net), torch.enable_grad(), learner.exact():
         learner.net(*inputs)
     return norms
 

@@ -79,11 +79,11 @@ def _run(learner: Learner, inputs: tuple[Any, ...]) -> dict[str, tuple[TracedTen
         if last:
             found[cut.block] = (last[0], _traced(port))
 
-    cuts = layout_of(learner, inputs).cuts
+    layout = layout_of(learner, inputs)
     weighted = [m for m in learner.net.modules() if next(m.parameters(recurse=False), None) is not None]
     handles: list[RemovableHandle] = [m.register_forward_hook(owner) for m in weighted]
     try:
-        with tapped(learner.net, cuts, keep), learner.exact():  # after those: a cut behind a module comes last
+        with tapped(learner.net, layout, keep), learner.exact():  # after those: a cut behind a module comes last
             learner.net(*inputs)
     finally:
         for handle in handles:

@@ -174,8 +174,8 @@ class Pass:
         key = place.module, position
         if key not in self.ports or self.traced:
             reached = {id(p) for p in self.behind(t).parameters}
-            modules = self.calls[:-1] if place.before else [place.module]
-            owned = {id(p) for name in set(modules) for p in self.net.get_submodule(name).parameters()}
+            modules = set(self.calls[:-1]) if place.before else {""}
+            owned = {id(p) for name in modules for p in self.net.get_submodule(name).parameters()}
             if not self.traced:
                 return not reached.isdisjoint(owned)
             self.ports[key] = self.ports.get(key, False) or not reached.isdisjoint(owned)
