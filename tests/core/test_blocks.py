@@ -734,18 +734,18 @@ def test_a_batch_in_the_second_dimension_is_found(steps):
 
 
 def test_a_port_without_the_batch_is_refused():
-    class Turned(nn.Module):
-        """Units and samples change places on the way."""
+    class Pooled(nn.Module):
+        """Five nodes make a graph, and each graph gets one answer."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b = nn.Linear(6, 9), nn.Linear(8, C)
+            self.a, self.b, self.out = nn.Linear(6, 9), nn.Linear(9, 9), nn.Linear(9, C)
 
         def forward(self, x):
-            return self.b(torch.tanh(self.a(x)).T)
+            return self.out(torch.tanh(self.b(torch.tanh(self.a(x)))).unflatten(0, (4, 5)).mean(1))
 
     with pytest.raises(ValueError, match=r"the first dimension of both must be the batch.*blocks=\[...\]"):
-        attached(made(Turned), torch.randn(8, 6, dtype=torch.float64))
+        attached(made(Pooled), torch.randn(20, 6, dtype=torch.float64))
 
 
 def test_a_batch_of_another_size_is_fine_and_other_sizes_are_not():

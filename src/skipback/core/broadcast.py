@@ -104,8 +104,9 @@ def teaching(
         taught = plan.method.feedback.project(lesson, parts)
     else:  # the law of such a feedback is that of the loss as it was
         taught = plan.method.feedback.project(_unscaled(lesson, context), parts) * context.scale
-    if taught.shape != shape:
-        taught = plan.ports[k].rows.to_port(taught, shape)
+    rows = plan.ports[k].rows
+    if rows is not PER_SAMPLE or taught.shape != shape:  # another order of dimensions may have the same sizes
+        taught = rows.to_port(taught, shape)
     return taught if taught.dtype == dtype else taught.to(dtype)
 
 

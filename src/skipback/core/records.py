@@ -61,7 +61,7 @@ class SignalInputs:
     memory: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BatchContext:
     """What comes with an input, for the method.
 

@@ -25,7 +25,7 @@ ROUTES: dict[type[Method], type[Route]] = {}
 """The route of each kind of method record, filled by `Route.__init_subclass__`."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # its fields have no hash, which torch.compile would ask for
 class Call:
     """One call of the network, ready to run.
 

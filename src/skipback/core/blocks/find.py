@@ -179,8 +179,8 @@ def _groups(seen: Reading, teaching: Sequence[str]) -> tuple[tuple[str, ...], ..
 
 def _leads(seen: Reading, teaching: Sequence[str]) -> tuple[frozenset[str], ...]:
     """The teaching outputs that each tensor leads to."""
-    leading = {name: seen.leading(name) for name in teaching}
-    return tuple(frozenset(name for name in teaching if k in leading[name]) for k in range(len(seen.run.met)))
+    leading = {name: {seen.values[k] for k in seen.leading(name)} for name in teaching}
+    return tuple(frozenset(name for name in teaching if value in leading[name]) for value in seen.values)
 
 
 # ------------------------------------------------------------------------------------------------------- refusals

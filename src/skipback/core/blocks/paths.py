@@ -23,6 +23,7 @@ class Reading:
 
     Attributes:
         reached: what stands behind each tensor that was met.
+        values: what tells whether two of them are the same value.
         blocks: the name of the block that each is the port of; `None` where another tensor stands for it.
         heads: modules that were cut, and turned out to make the outputs.
         returned: how many outputs there are, losses not counted.
@@ -34,7 +35,8 @@ class Reading:
     def __init__(self, run: Pass, outputs: Mapping[str, Tensor]) -> None:
         self.run = run
         self.reached = [run.behind(met.tensor) for met in run.met]
-        self.blocks = _blocks(run, self.reached)
+        self.values = [(met.tensor.grad_fn, met.tensor.output_nr) for met in run.met]
+        self.blocks = _blocks(run, self.reached, self.values)
         self.heads: frozenset[str] = frozenset()
         self.returned = sum(t.dim() > 0 for t in outputs.values())
         self.outputs = {name: t for name, t in outputs.items() if t.requires_grad}
@@ -101,13 +103,13 @@ def unit_of(block: str) -> str:
     return block.partition("[")[0]
 
 
-def _blocks(run: Pass, reached: Sequence[Behind]) -> list[str | None]:
+def _blocks(run: Pass, reached: Sequence[Behind], values: Sequence[object]) -> list[str | None]:
     seen: set[object] = set()
     covered: dict[tuple[int, str], set[int]] = {}
     found: list[str | None] = []
     owned: dict[str, set[int]] = {}
-    for met, behind in zip(run.met, reached, strict=True):
-        value, parameters = (met.tensor.grad_fn, met.tensor.output_nr), {id(p) for p in behind.parameters}
+    for met, behind, value in zip(run.met, reached, values, strict=True):
+        parameters = {id(p) for p in behind.parameters}
         unit = _owner(run, met.calls, met.place, parameters, owned)
         before = covered.setdefault((met.calls, unit), set())
         again = value in seen or (before and parameters <= before)
