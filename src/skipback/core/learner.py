@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -219,6 +220,12 @@ class TaughtNetwork(nn.Module):
         return None if self.route is None else self.route.direct_route
 
     @property
+    def star(self) -> Any:
+        """The old name of `direct`."""
+        warnings.warn("learner.star is learner.direct now", DeprecationWarning, stacklevel=2)
+        return self.direct
+
+    @property
     def backprop_share(self) -> float:
         """Share of the training passes so far that were plain backprop: 0 unless the method is anchored, or `bp`."""
         return 0.0 if self.route is None else self.route.backprop_share
@@ -259,6 +266,7 @@ class TaughtNetwork(nn.Module):
             self.route.remove()
         site = Site(net=self.net, layout=layout, gate=self.gate, seed=self.seed, example=run, look=look)
         self.route = ROUTES[type(self.record)].build(self.record, site)
+        self.route.install()
         self.layout = layout if layout.segments else None
 
     def _look(self, layout: Layout, args: Any, kwargs: Any, change: Callable[[Any], Any]) -> dict[str, Tensor]:

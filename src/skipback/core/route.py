@@ -121,6 +121,9 @@ class Route(nn.Module, ABC):
         """What the table says of the feedback of a block."""
         return "none"
 
+    def install(self) -> None:
+        """Change the network, now that the route is whole: hooks, stand-ins."""
+
     def pause(self) -> None:
         """The passes that follow are measured only; whoever measures restores the route's attributes."""
 
@@ -188,7 +191,6 @@ class CutRoute(Route):
         super().__init__(method, site)
         modules = {name: site.net.get_submodule(name) for name in site.layout.places}
         self.cutter = Cutter(site.gate, site.layout, site.net, modules)
-        self.cutter.handles = hook(site.net, site.layout.places.values(), self.cutter.cut)
 
     @override
     def run(self, call: Call, context: BatchContext) -> Any:
@@ -238,6 +240,10 @@ class CutRoute(Route):
                     f"module {name!r} was exchanged after attach(), and the cut there with it, so backprop would run "
                     "through: detach the learner and attach again"
                 )
+
+    @override
+    def install(self) -> None:
+        self.cutter.handles = hook(self.net, self.layout.places.values(), self.cutter.cut)
 
     @override
     def remove(self) -> None:

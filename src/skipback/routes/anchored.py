@@ -133,6 +133,10 @@ class AnchoredRoute(Route, runs=(Anchored,)):
         return self.inner.describe(block)
 
     @override
+    def install(self) -> None:
+        self.inner.install()
+
+    @override
     def pause(self) -> None:
         self.paused = True
 

@@ -94,8 +94,6 @@ class LayerwiseRoute(Route, runs=(Layerwise,)):
             self.weights[name] = k
             self._register(k, self.transport.init(weight.detach(), generator).detach())
         self.owners = list(dict.fromkeys(module for module, _, name in self.places if name in self.weights))
-        for module in self.owners:
-            module.forward = LayerForward(self, module)
 
     @property
     @override
@@ -143,6 +141,11 @@ class LayerwiseRoute(Route, runs=(Layerwise,)):
             return output
         pairs = [(weight, self.feedback[name]) for name, weight in met.items()]
         return swap(output, y, error_free_gradients(self.transport, y, pairs, context.scale, self.now.seed))
+
+    @override
+    def install(self) -> None:
+        for module in self.owners:
+            module.forward = LayerForward(self, module)
 
     @override
     def remove(self) -> None:

@@ -16,7 +16,7 @@ that make the outputs must be told from the hidden ones: no other block reads wh
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -122,6 +122,8 @@ def _layout(seen: Reading, frozen: frozenset[int], *, named: bool) -> Layout:
     written = {met.place.module for met in seen.run.met if met.flow._version > (met.version if met.flow.is_leaf else 0)}
     kept = [place for place in seen.places if place.module not in seen.heads]
     places = {place.module: replace(place, copy=place.module in written) for place in kept}
+    kept_ports = [k for k, met in enumerate(seen.run.met) if met.place.module in places]
+    leads = _leads(seen, teaching)
     return Layout(
         cuts=_cuts(seen, places),
         segments=_segments(seen, teaching[0]),
@@ -130,13 +132,18 @@ def _layout(seen: Reading, frozen: frozenset[int], *, named: bool) -> Layout:
         outputs={name: tuple(seen.outputs[name].shape) for name in teaching},
         heads=seen.heads,
         groups=_groups(seen, teaching),
-        first=Path(tuple(b if k in seen.hidden else None for k, b in enumerate(seen.blocks)), _leads(seen, teaching)),
-        sites=tuple((sum(name in places for name in seen.run.calls[: m.calls]), m.position) for m in seen.run.met),
+        first=Path(tuple(seen.blocks[k] for k in kept_ports), tuple(leads[k] for k in kept_ports)),
+        sites=tuple((_calls(seen, k, places), seen.run.met[k].position) for k in kept_ports),
         returned=seen.returned,
         calls=tuple(name for name in seen.run.calls if name in places),
         named=named,
         bare=frozenset(id(p) for p in seen.bare),
     )
+
+
+def _calls(seen: Reading, k: int, places: Mapping[str, Place]) -> int:
+    """How many of the places had been called when tensor k was met."""
+    return sum(name in places for name in seen.run.calls[: seen.run.met[k].calls])
 
 
 def _is_trained(seen: Reading, name: str, frozen: frozenset[int]) -> bool:
