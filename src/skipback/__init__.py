@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-from skipback._moved import find_old_names
+from skipback._moved import MOVED, find_old_names
 from skipback.methods import TABLE
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         update,
     )
     from skipback.core import blocks, feedback
-    from skipback.core.method import Anchored, Direct, Exact, HeadOnly, Method, Paper, anchored
+    from skipback.core.method import Direct, Exact, HeadOnly, Method, Paper
     from skipback.core.records import SkipbackWarning
     from skipback.engine.capture.captured import captured
     from skipback.engine.capture.steps import Captured
@@ -77,13 +77,15 @@ if TYPE_CHECKING:
     from skipback.methods.tiny_dfa import tiny_dfa
     from skipback.methods.usf import usf
     from skipback.methods.weight_mirror import weight_mirror
+    from skipback.routes.anchored import Anchored, anchored
     from skipback.routes.layerwise import Layerwise
     from skipback.routes.perturbed import Perturbed
 
 find_old_names()
 
 _HOME = {
-    **dict.fromkeys(("Anchored", "Direct", "Exact", "HeadOnly", "Method", "Paper", "anchored"), "core.method"),
+    **dict.fromkeys(("Direct", "Exact", "HeadOnly", "Method", "Paper"), "core.method"),
+    **dict.fromkeys(("Anchored", "anchored"), "routes.anchored"),
     "SkipbackWarning": "core.records",
     "Learner": "learner",
     "attach": "learner",
@@ -190,6 +192,8 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"skipback.{_HOME[name]}"), name)
     if name in _MODULES:
         return importlib.import_module(f"skipback.{_MODULES[name]}")
+    if f"skipback.{name}" in MOVED:
+        return importlib.import_module(f"skipback.{name}")  # which warns
     raise AttributeError(f"module 'skipback' has no attribute {name!r}")
 
 

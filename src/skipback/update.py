@@ -80,8 +80,8 @@ class Update:
         if group is None:
             raise ValueError(
                 "this update holds the optimizer of other parameters: make an update for each learner, after adding "
-                "parameters call update.optimizer.add_param_group, and of what is not to be trained say "
-                "p.requires_grad_(False)"
+                "parameters call update.optimizer.add_param_group, and freeze a parameter that is not to be "
+                "trained by p.requires_grad_(False)"
             )
         return group
 
@@ -143,12 +143,13 @@ def _laid_out(g: Tensor, p: Tensor) -> Tensor:
 
 
 def _strided(gradients: Sequence[Tensor]) -> bool:
-    return all([g.layout is torch.strided for g in gradients])  # noqa: C419  # a generator takes longer than two looks
+    return all([g.layout is torch.strided for g in gradients])  # noqa: C419  # a generator is slower than a list of two
 
 
 class FusedAdam(Update):
     """Adam and AdamW by torch's fused kernel, the one that `fused=True` calls."""
 
+    @override
     def _apply(self, group: ParameterGroup, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         if not self.by_kernel(group) or not _strided(gradients):
             super()._apply(group, parameters, gradients)
@@ -206,6 +207,7 @@ class _FusedSGD(Update):
         super().__init__(make)
         self.inside = inside
 
+    @override
     def _apply(self, group: ParameterGroup, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         if group["momentum"] or not group["fused"] or not _strided(gradients) or hooked(self.optimizer):
             super()._apply(group, parameters, gradients)

@@ -404,7 +404,9 @@ def test_the_network_keeps_its_own_state_dict(method, case):
     step(learner, x, t, ids)
     assert list(learner.net.state_dict()) == keys
     extra = set(learner.state_dict()) - {f"net.{key}" for key in keys}
-    expected = {f"star.{name}" for names in learner.direct.names.values() for name in names} if learner.direct else set()
+    expected = (
+        {f"star.{name}" for names in learner.direct.names.values() for name in names} if learner.direct else set()
+    )
     if learner.memory is not None:
         expected |= {f"star.memory.{name}" for name in ("rows", "seen", "prints")}
     if getattr(method, "feedback", None) is not None and Sees.JACOBIAN in method.feedback.sees:
@@ -434,4 +436,4 @@ def test_without_an_example_the_first_forward_finds_the_same_blocks(method, case
     if not isinstance(method, Exact):
         assert early.layout.cuts == late.layout.cuts
     if isinstance(method, Direct):
-        assert list(early.star.ports) == [s.block for s in early.layout.segments[:-1]]
+        assert list(early.direct.ports) == [s.block for s in early.layout.segments[:-1]]

@@ -13,7 +13,7 @@ from skipback.lab.config import Run
 from skipback.lab.data import DataError, Graph, nodes
 from skipback.lab.labelled import Labelled, of_labelled
 from skipback.lab.trainer import Trainer
-from skipback.core.method import anchored
+from skipback.routes.anchored import anchored
 from skipback.methods import dfa, drtp
 from skipback.signals import Scaled, Target
 from skipback.core.records import SignalInputs

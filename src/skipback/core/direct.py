@@ -94,8 +94,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             self.register_buffer(name, part)
 
     @property
-    def _held(self) -> dict[str, Any]:
-        held: Any = self._parameters if self.direct.feedback.learns else self._buffers  # getattr takes twice as long
+    def _held(self) -> Any:
+        held = self._parameters if self.direct.feedback.learns else self._buffers  # getattr takes twice as long
         return held
 
     def parts_of(self, block: str) -> FeedbackTensors:

@@ -20,10 +20,11 @@ from torch.nn.parameter import is_lazy
 
 from skipback.core.advice import INPUT_GRADIENT, TRANSFORMED, advise, check_optimizer, check_ranks
 from skipback.core.blocks import Cut, Layout, find, map_tensors, tapped
+from skipback.core.gate import Gate
 from skipback.core.method import Method
-from skipback.core.outputs import joined_output
+from skipback.core.outputs import Outputs, joined_output
 from skipback.core.records import NO_CONTEXT, BatchContext, SignalInputs
-from skipback.core.route import ROUTES, Call, Gate, Route, Site
+from skipback.core.route import ROUTES, Call, Route, Site
 from skipback.core.state import all_trainable, untouched
 from skipback.core.summary import summary
 
@@ -73,7 +74,7 @@ class TaughtNetwork(nn.Module):
         self.gate = Gate()
         self._contexts: list[BatchContext] = []
         self.replaced = vars(net).get("forward")
-        net.forward = Forward(self, net.forward)  # type: ignore[method-assign]
+        net.forward = Forward(self, net.forward)
         if not ROUTES[type(method)].cuts:
             self._build(Layout(cuts=[], segments=[]), dict, dict)
 
@@ -254,6 +255,8 @@ class TaughtNetwork(nn.Module):
         self.show(self.summary())
 
     def _build(self, layout: Layout, run: Callable[[], Any], look: Callable[..., Any]) -> None:
+        if self.route is not None:
+            self.route.remove()
         site = Site(net=self.net, layout=layout, gate=self.gate, seed=self.seed, example=run, look=look)
         self.route = ROUTES[type(self.record)].build(self.record, site)
         self.layout = layout if layout.segments else None
@@ -263,27 +266,34 @@ class TaughtNetwork(nn.Module):
         args, kwargs = change((args, kwargs))
         with self.exact(), untouched(self.net), all_trainable(self.net), torch.enable_grad():
             ports: dict[str, Tensor] = {}
-            with tapped(self.net, layout.cuts, lambda cut, port: ports.update({cut.block: port.detach().clone()})):
+            with tapped(self.net, layout, lambda cut, port: ports.update({cut.block: port.detach().clone()})):
                 output = joined_output(self.net(*args, **kwargs), layout)
         return {**ports, "": output.detach()}
 
     # ------------------------------------------------------------------------------------------------- looking
 
-    def observe(self, *args: Any, **kwargs: Any) -> tuple[Any, Tensor, dict[str, GradientEdge]]:
+    def observe(
+        self, *args: Any, layout: Layout | None = None, **kwargs: Any
+    ) -> tuple[Outputs, dict[str, GradientEdge]]:
         """Run the plain network once.
 
+        Args:
+            args: positional inputs.
+            layout: other blocks than the method's, which has none for backprop.
+            kwargs: named inputs.
+
         Returns:
-            What it returns, the (joined) output that teaches, and by block the port for `torch.autograd.grad`.
+            The outputs, and by block the port for `torch.autograd.grad`.
         """
-        assert self.layout is not None
+        layout = layout or self.layout
+        assert layout is not None
         ports: dict[str, GradientEdge] = {}
 
         def record(cut: Cut, port: Tensor) -> None:
             ports[cut.block] = get_gradient_edge(port)  # the tensor itself may be written in place later
 
-        with tapped(self.net, self.layout.cuts, record), self.exact():
-            tree = self.net(*args, **kwargs)
-        return tree, joined_output(tree, self.layout), ports
+        with tapped(self.net, layout, record), self.exact():
+            return Outputs(self.net(*args, **kwargs), layout, ()), ports
 
     def teaching_probe(self, *args: Any, **kwargs: Any) -> Callable[..., dict[str, Tensor]]:
         """If the feedback needs activations or tangents, run the network once without training it.
@@ -315,9 +325,7 @@ class TaughtNetwork(nn.Module):
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As `torch.nn.Module.load_state_dict`. The blocks must be known: pass `example=` to `attach`."""
         if self.route is None:
-            raise RuntimeError(
-                "the blocks are not known yet, so there is nothing to load into: pass example= to attach()"
-            )
+            raise RuntimeError("the blocks are not known yet: pass example=... to attach() before loading a state_dict")
         return super().load_state_dict(renamed(state), strict, assign)
 
 

@@ -9,11 +9,12 @@ teaches as if it had been taken outside.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from skipback.core.blocks import Layout, Met, behind, map_tensors, named_outputs
 from skipback.core.blocks.trees import is_scalar
@@ -78,9 +79,10 @@ class Outputs:
     @property
     def y(self) -> Tensor:
         """The joined output."""
-        return self._joined(self.teaching)
+        return self.joined(self.teaching)
 
-    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Tensors of the shapes of the outputs, side by side."""
         if len(parts) == 1:
             return parts[0]
         shapes = [tuple(t.shape) for t in parts]
@@ -93,6 +95,18 @@ class Outputs:
         if len(joined) == 2:
             return torch.cat([t.reshape(len(t), -1) for t in parts], 1)
         return torch.cat(list(parts), _dim(shapes[0]))
+
+    @property
+    def taken(self) -> Any:
+        """What a loss is taken of (see `lost_of`)."""
+        return lost_of(self.tree)
+
+    def error(self, value: Tensor, ports: Mapping[str, GradientEdge]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The gradient of a loss at the joined output, and at each port of the same graph."""
+        places = [*map(get_gradient_edge, self.teaching), *ports.values()]
+        found = torch.autograd.grad(value, places, allow_unused=True, materialize_grads=True)
+        count = len(self.teaching)
+        return self.joined(found[:count]), dict(zip(ports, found[count:], strict=True))
 
     def connected(self, y: Tensor) -> Any:
         """What the network returned, with the joined output's gradient connected: y is that output, connected."""
@@ -133,7 +147,7 @@ class Outputs:
             )
         grads = torch.autograd.grad(loss, self.teaching, retain_graph=True, allow_unused=True)
         parts = [torch.zeros_like(t) if g is None else g for g, t in zip(grads, self.teaching, strict=True)]
-        e = self._joined(parts)
+        e = self.joined(parts)
         result: Tensor = _LossOf.apply(loss.detach(), e, y)  # type: ignore[no-untyped-call]
         return result
 

@@ -114,6 +114,10 @@ class PortSpec:
         """D, the number of units of one row."""
         return math.prod(self.shape)
 
+    def of_port(self, h: Tensor) -> Tensor:
+        """A port, or its teaching or gradient, as rows (R, *P)."""
+        return self.rows.of_port(h, self.shape)
+
     @property
     def positions(self) -> int:
         """1 where the port has several rows per sample, each taught by itself; else 0."""

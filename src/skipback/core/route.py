@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
-from skipback.core.blocks import Layout, Met, Pass, Path, Place, hook, map_tensors, named_outputs, read
+from skipback.core.blocks import Layout, Met, Pass, Path, Place, hook, named_outputs, read, tensors
 from skipback.core.gate import Gate
 from skipback.core.method import Exact, HeadOnly, Method
 from skipback.core.records import BatchContext
@@ -125,6 +125,9 @@ class Route(nn.Module, ABC):
         """What the table says of the feedback of a block."""
         return "none"
 
+    def pause(self) -> None:
+        """The passes that follow are measured only; whoever measures restores the route's attributes."""
+
     def remove(self) -> None:
         """Leave the network alone from now on."""
 
@@ -152,12 +155,14 @@ class Cutter:
     Attributes:
         gate: whether the network is taught now.
         layout: where it is cut.
+        net: the network.
         modules: those that are hooked, by name.
         run: the pass that is open; `None` outside of one.
     """
 
     gate: Gate
     layout: Layout
+    net: nn.Module
     modules: dict[str, nn.Module]
     run: Pass | None = None
     handles: list[RemovableHandle] = field(default_factory=list)
@@ -169,8 +174,10 @@ class Cutter:
         run = self.run
         if run is not None:
             return run.cut(place, tree)
+        if not any(t.requires_grad for t in tensors(tree)):
+            return None  # the first block by itself: nothing is cut there
         check_inside(place.module)
-        return map_tensors(tree, Tensor.detach)  # a checkpoint that runs again in backward
+        return Pass(self.net, ports=self.layout.ports).cut(place, tree)  # a checkpoint that runs again in backward
 
 
 class CutRoute(Route):
@@ -179,7 +186,7 @@ class CutRoute(Route):
     def __init__(self, method: Method, site: Site) -> None:
         super().__init__(method, site)
         modules = {name: site.net.get_submodule(name) for name in site.layout.places}
-        self.cutter = Cutter(site.gate, site.layout, modules)
+        self.cutter = Cutter(site.gate, site.layout, site.net, modules)
         self.cutter.handles = hook(site.net, site.layout.places.values(), self.cutter.cut)
 
     @override
@@ -227,8 +234,8 @@ class CutRoute(Route):
         for name, module in self.cutter.modules.items():
             if name not in run.calls and self.net.get_submodule(name) is not module:
                 raise RuntimeError(
-                    f"module {name!r} was exchanged after attach(), and its cut with it, so backprop would run through "
-                    "its place: detach the learner and attach again"
+                    f"module {name!r} was exchanged after attach(), and the cut there with it, so backprop would run "
+                    "through: detach the learner and attach again"
                 )
 
     @override

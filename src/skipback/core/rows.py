@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -155,8 +156,8 @@ class PerPlace(Rows):
 
 
 def _pooled(dense: Tensor, places: Sequence[int]) -> Tensor:
-    pool = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[len(places) - 1]
-    pooled: Tensor = pool(dense, tuple(places))  # type: ignore[operator]
+    pool: Any = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[len(places) - 1]
+    pooled: Tensor = pool(dense, tuple(places))
     return pooled * (math.prod(dense.shape[2:]) / math.prod(places))
 
 

@@ -6,6 +6,7 @@ once more with one sample more, and what grows is the batch. A sequence is told 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -104,7 +105,7 @@ class _Doubt:
         if same and count not in (*port[1:], *self.output[1:]):
             return PER_SAMPLE
         for dim in (0, 1):
-            more = self._pass(f"more{dim}", lambda tree, dim=dim: _longer(tree, dim))
+            more = self._pass(f"more{dim}", functools.partial(_longer, dim))
             grown = _grown(self.output, more[""].shape) if more else None
             if grown == (0, 1):
                 return self._of(port, more[block]) if block in more else None
@@ -124,7 +125,7 @@ class _Doubt:
 
     def positions(self, block: str) -> bool:
         """Whether port and output really share their second dimension, rather than by chance."""
-        less = self._pass("less", lambda tree: _shorter(tree))
+        less = self._pass("less", _shorter)
         if not less or less[""].dim() != 3 or less[""].shape[1] == self.output[1]:
             return True  # of one length only: the equal sizes are all that can be known
         return block in less and less[block].dim() > 2 and less[block].shape[1] == less[""].shape[1]
@@ -146,7 +147,7 @@ def _grown(before: Sequence[int], after: Sequence[int]) -> tuple[int, int] | Non
     return changed[0] if len(changed) == 1 else None
 
 
-def _longer(tree: Any, dim: int) -> Any:
+def _longer(dim: int, tree: Any) -> Any:
     """The first sample once more at the end of all inputs that have as many samples as the first one."""
     first = next(iter(t for t in tensors(tree) if t.dim() > dim), None)
     if first is None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from skipback.core.blocks import NO_OUTPUT, Cut, Layout, Place, cutting, first_tensor, map_tensors, tensors
+from skipback.core.blocks import NO_OUTPUT, Cut, Layout, Place, Sites, cutting, first_tensor, map_tensors, tensors
 from skipback.core.outputs import joined_output
 from skipback.core.state import same_random_state
 from skipback.streams import COMPILED, refuse_compiled
@@ -151,16 +151,14 @@ def _dual(primal: Tensor, tangent: Tensor) -> Tensor:
 @contextlib.contextmanager
 def _noisy(net: nn.Module, layout: Layout, noise: Noise) -> Iterator[None]:
     """Inside, the noise of each cut is added to the tangent that passes it, for all readers of the tensor."""
-    by_place: dict[Place, list[Cut]] = {}
-    for cut in layout.cuts:
-        by_place.setdefault(cut.place, []).append(cut)
+    sites = Sites(layout)
     done: dict[int, tuple[Tensor, Tensor]] = {}  # by id, with the tensor, so that the id stays its own
 
     def add(place: Place, tree: Any) -> Any:
         seen = tensors(tree)
-        for cut in by_place.get(place, ()):
-            if cut.position < len(seen) and id(seen[cut.position]) not in done:
-                flowing = seen[cut.position]
+        for position, block in sites.at(place).items():
+            if block is not None and position < len(seen) and id(seen[position]) not in done:
+                flowing, cut = seen[position], Cut(block=block, place=place, position=position)
                 done[id(flowing)] = flowing, _perturbed(cut, noise, flowing)
         if not any(id(t) in done for t in seen):
             return None

@@ -12,6 +12,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.utils.parametrize import ParametrizationList
 
 from skipback.core.blocks import first_tensor
+from skipback.core.outputs import Outputs
 from skipback.core.state import untouched
 from skipback.learner import Learner
 from skipback.routes.transported import Convolution, Linear
@@ -39,7 +40,7 @@ class LayerTrace:
 class Seen:
     """One plain pass: the output, the ports by block, and the calls of each layer by name."""
 
-    y: Tensor
+    outputs: Outputs
     ports: dict[str, GradientEdge]
     calls: dict[str, list[LayerTrace]]
 
@@ -66,11 +67,11 @@ def observe(learner: Learner, names: Iterable[str], inputs: tuple[Any, ...]) -> 
 
     handles = [learner.net.get_submodule(n).register_forward_hook(note(n), with_kwargs=True) for n in calls]
     try:
-        y, ports = learner.observe(*inputs)
+        outputs, ports = learner.observe(*inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return Seen(y=y, ports=ports, calls=calls)
+    return Seen(outputs=outputs, ports=ports, calls=calls)
 
 
 def _edge(tensor: Tensor | None) -> GradientEdge | None:

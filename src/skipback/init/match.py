@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from skipback.core.method import Direct
 from skipback.learner import Learner
 
 
@@ -25,7 +24,7 @@ def matched(learner: Learner) -> list[str]:
     Raises:
         ValueError: the method has no feedback at the ports, or no layer fits.
     """
-    if not isinstance(learner.method, Direct) or learner.layout is None:
+    if learner.direct is None or learner.layout is None:
         raise ValueError("weights are matched to the feedback of a direct method: attach one, with example=x")
     B = {block: tensor.detach().flatten(1) for block, tensor in learner.feedback.items()}
     ports = [segment.block for segment in learner.layout.segments[:-1]]

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from skipback.core.method import Direct
 from skipback.core.records import Loss
 from skipback.core.state import untouched
 from skipback.init.behind import SOLVED, form, observe, plan
@@ -102,13 +101,14 @@ def prealigned(learner: Learner, x: Any, t: Tensor, loss: Loss, *, ids: Tensor |
 
 
 def _check(learner: Learner) -> None:
-    name = learner.method.paper.key
-    if not isinstance(learner.method, Direct):
+    paper = learner.method.paper
+    name = type(learner.method).__name__ if paper is None else paper.key
+    if learner.route is not None and learner.direct is None:
         raise ValueError(
             f"prealigned: this method ({name}, {type(learner.method).__name__}) has no feedback at its ports that "
             "weights could align with: attach a direct one, such as skipback.dfa()"
         )
-    if learner.method.feedback.learns:
+    if learner.method.learns:
         raise ValueError(
             f"prealigned: the feedback of this method ({name}) learns, so there is nothing fixed to align with: "
             "attach one with fixed feedback, such as skipback.dfa()"
@@ -148,9 +148,11 @@ def _gradients_and_teaching(
         assert call.entering is not None
         assert call.leaving is not None
         assert port is not None
-        edges = [get_gradient_edge(seen.y), call.entering, call.leaving]
-        e, exact, D = torch.autograd.grad(loss(seen.y, t), edges, allow_unused=True)
-    G = teach(learner.signal_inputs(e, seen.y, t, ids))[port]
+        outputs = seen.outputs
+        edges = [*map(get_gradient_edge, outputs.teaching), call.entering, call.leaving]
+        *errors, exact, D = torch.autograd.grad(loss(outputs.taken, t), edges, allow_unused=True)
+    e = outputs.joined([torch.zeros_like(y) if d is None else d for d, y in zip(errors, outputs.teaching, strict=True)])
+    G = teach(learner.signal_inputs(e, outputs.y, t, ids), e.shape)[port]
     return D, exact, G.reshape(call.shape)
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from skipback.core.method import Anchored, Direct, Method
+from skipback.core.method import Direct, Method
 from skipback.core.records import Needs, SignalInputs
 from skipback.lab.data.nodes import labelled
+from skipback.routes.anchored import Anchored
 from skipback.signals import Wrapper
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from skipback.core.method import Anchored, Direct, Method, Perturbed
+from skipback.core.method import Method
 from skipback.core.records import Needs
 from skipback.lab.data import Task
 from skipback.lab.data.nodes import labelled
@@ -118,8 +118,8 @@ class Rules:
             LabError: it cannot teach this task, or not from these feeds.
         """
         _check_ids(name, method, feed)
-        plain = method.method if isinstance(method, Anchored) else method
-        if not self.local and isinstance(plain, Perturbed) and plain.estimate.local:
+        estimate = getattr(method.base, "estimate", None)
+        if not self.local and estimate is not None and estimate.local:
             raise LabError(
                 f"method {name!r} gives each block a classifier of whole samples, which the positions of a text and "
                 "the nodes of a graph are not: choose another method"
@@ -129,8 +129,7 @@ class Rules:
 
 def remembers(method: Method) -> bool:
     """Whether it stores an error per sample."""
-    plain = method.method if isinstance(method, Anchored) else method
-    return isinstance(plain, Direct) and Needs.IDS in plain.signal.needs
+    return Needs.IDS in method.needs
 
 
 def _check_ids(name: str, method: Method, feed: Feed) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.blocks import Layout, find, first_tensor
-from skipback.core.method import Exact
+from skipback.core.blocks import Layout, find
+from skipback.core.outputs import lost_of
 from skipback.core.records import Loss
 from skipback.core.state import all_trainable, untouched
 from skipback.learner import Learner
@@ -29,8 +29,8 @@ def aside(learner: Learner) -> Iterator[None]:
     gradients = [(p, p.grad) for p in learner.parameters()]
     restores = [_kept(module) for module in learner.modules() if module not in network]
     try:
-        if learner.anchor is not None:
-            learner.anchor.paused = True
+        if learner.route is not None:
+            learner.route.pause()
         with untouched(learner.net):
             for p, _ in gradients:
                 p.grad = None
@@ -74,7 +74,7 @@ def prepare(learner: Learner, x: Any, ids: Tensor | None) -> tuple[Any, ...]:
         ValueError: the signal is a delayed one, and `ids` is missing.
     """
     inputs = x if isinstance(x, tuple) else (x,)
-    if learner.layout is None and not isinstance(learner.method, Exact):
+    if learner.route is None:
         learner.discover(*inputs)
     if learner.memory is not None and ids is None:
         raise ValueError("this signal comes from the memory of each sample: pass ids=")
@@ -86,15 +86,13 @@ def layout_of(learner: Learner, inputs: tuple[Any, ...]) -> Layout:
     if learner.layout is not None:
         return learner.layout
     with learner.exact(), untouched(learner.net), all_trainable(learner.net):
-        return find(learner.net, learner.names, lambda: learner.net(*inputs))
+        return find(learner.net, learner.names, lambda: learner.net(*inputs), frozenset())
 
 
 def teach(learner: Learner, inputs: tuple[Any, ...], t: Tensor, loss: Loss, ids: Tensor | None, given: Tensor) -> None:
     """One training pass: forward with the target `given` to the method, loss of the target `t`, backward."""
     with torch.enable_grad():
-        y = first_tensor(learner(*inputs, target=given, ids=ids))
-        assert y is not None
-        loss(y, t).backward()
+        loss(lost_of(learner(*inputs, target=given, ids=ids)), t).backward()
 
 
 def gradients(

@@ -32,9 +32,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.advice import SkipbackWarning
 from skipback.core.blocks import Layout
-from skipback.core.records import Loss
+from skipback.core.records import Loss, SkipbackWarning
 from skipback.core.state import untouched
 from skipback.learner import Learner
 from skipback.measure.aside import aside, gradients, layout_of, prepare, teach
@@ -139,7 +138,7 @@ class _Probe:
         deeper = _deeper(self.layout, k)
         with moved(deeper), held(self.net, self.recorded):
             transported = self.update()
-        with severed(self.net, [cut for cut in self.layout.cuts if cut.block == self.layout.segments[k].block]):
+        with severed(self.net, self.layout, self.layout.segments[k].block):
             waiting = self.update()
         with moved(deeper):
             late = self.update(other=exchanged(self.batch[2]))

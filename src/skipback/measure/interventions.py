@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.hooks import RemovableHandle
 
-from skipback.core.blocks import Cut, install, map_tensors, tensors
+from skipback.core.blocks import Cut, Layout, map_tensors, tapped, tensors
 from skipback.core.records import Loss
 
 Recorded = dict[str, list[list[tuple[Tensor, Tensor | None]]]]
@@ -41,20 +41,10 @@ def moved(parameters: Sequence[nn.Parameter], *, seed: int = 0) -> Iterator[None
 
 
 @contextlib.contextmanager
-def severed(net: nn.Module, cuts: Sequence[Cut]) -> Iterator[None]:
-    """Zero the gradient that comes back through these cuts. Forward values and the method's cuts stay the same."""
-    handles: list[RemovableHandle] = []
-
-    def open_pass(module: nn.Module, args: Any) -> None:
-        # registered now, after the method's own cuts: the ports are still taught, and only later gradients are zeroed
-        _remove(handles)
-        handles[:] = install(net, cuts, _sever)
-
-    with _removed([net.register_forward_pre_hook(open_pass)]):
-        try:
-            yield
-        finally:
-            _remove(handles)
+def severed(net: nn.Module, layout: Layout, block: str) -> Iterator[None]:
+    """Zero the gradient that comes back through the port of a block. Forward values and the method's cuts stay the same."""
+    with tapped(net, layout, _sever, only=block):  # registered after the method's own cuts: its ports are still taught
+        yield
 
 
 def _sever(cut: Cut, port: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skipback.core.method import Direct
 from skipback.core.records import Loss
 from skipback.learner import Learner
 from skipback.measure.aside import prepare
@@ -47,7 +46,7 @@ def feedback_rank(learner: Learner, x: Any, t: Tensor, loss: Loss, *, ids: Tenso
 
 def matrices(learner: Learner) -> dict[str, Tensor]:
     """The feedback of each port as a matrix (C, D), however it is stored."""
-    if not isinstance(learner.method, Direct) or learner.layout is None:
+    if learner.direct is None:
         return {}
     return {port: B.detach().flatten(1).double() for port, B in learner.feedback.items()}
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from skipback.core.blocks import Cut, first_tensor, install
+from skipback.core.blocks import Cut, first_tensor, tapped
 from skipback.core.records import Loss
 from skipback.core.state import untouched
 from skipback.learner import Learner
@@ -79,12 +79,11 @@ def _run(learner: Learner, inputs: tuple[Any, ...]) -> dict[str, tuple[TracedTen
         if last:
             found[cut.block] = (last[0], _traced(port))
 
-    cuts = layout_of(learner, inputs).cuts
+    layout = layout_of(learner, inputs)
     weighted = [m for m in learner.net.modules() if next(m.parameters(recurse=False), None) is not None]
     handles: list[RemovableHandle] = [m.register_forward_hook(owner) for m in weighted]
-    handles += install(learner.net, cuts, keep)  # after those: a cut behind a module comes last
     try:
-        with learner.exact():
+        with tapped(learner.net, layout, keep), learner.exact():  # after those: a cut behind a module comes last
             learner.net(*inputs)
     finally:
         for handle in handles:

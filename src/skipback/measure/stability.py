@@ -7,16 +7,14 @@ study of feedback alignment measures this for backprop's gradient; here the teac
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from skipback.core.blocks import Cut, first_tensor, install, map_tensors
-from skipback.core.method import Direct
+from skipback.core.blocks import Layout, map_tensors
 from skipback.core.records import Loss
 from skipback.core.state import untouched
 from skipback.learner import Learner
@@ -72,9 +70,9 @@ def stability(
     inputs = prepare(learner, x, ids)
     if not 2 <= batches <= len(t):
         raise ValueError(f"batches must be from 2 to the number of samples ({len(t)}), got {batches}")
-    cuts = layout_of(learner, inputs).cuts
+    layout = layout_of(learner, inputs)
     with untouched(learner.net), torch.enable_grad():  # one for all batches: in another each, the masks would repeat
-        found = [_batch(learner, cuts, part, loss) for part in _split(inputs, t, ids, batches)]
+        found = [_batch(learner, layout, part, loss) for part in _split(inputs, t, ids, batches)]
     return [_compare(port, [one[port] for one in found]) for port in found[0]]
 
 
@@ -93,34 +91,17 @@ def _picker(positions: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda tensor: tensor[positions.to(tensor.device)]
 
 
-def _batch(learner: Learner, cuts: Sequence[Cut], part: Part, loss: Loss) -> dict[str, Pair]:
+def _batch(learner: Learner, layout: Layout, part: Part, loss: Loss) -> dict[str, Pair]:
     inputs, t, ids = part
     teach = learner.teaching_probe(*inputs)
-    y, ports = _observe(learner, cuts, inputs)
-    e, *gradients = torch.autograd.grad(loss(y, t), [get_gradient_edge(y), *ports.values()])
-    teachings = teach(learner.signal_inputs(e, y, t, ids)) if isinstance(learner.method, Direct) else {}
+    outputs, ports = learner.observe(*inputs, layout=layout)
+    e, gradients = outputs.error(loss(outputs.taken, t), ports)
+    direct = learner.direct
+    teachings = {} if direct is None else teach(learner.signal_inputs(e, outputs.y, t, ids), e.shape)
     return {
         port: (_rows(teachings.get(port, torch.zeros_like(gradient))), _rows(gradient))
-        for port, gradient in zip(ports, gradients, strict=True)
+        for port, gradient in gradients.items()
     }
-
-
-def _observe(learner: Learner, cuts: Sequence[Cut], inputs: tuple[Any, ...]) -> tuple[Tensor, dict[str, GradientEdge]]:
-    """`learner.observe` with given cuts, for methods that have none (backprop)."""
-    ports: dict[str, GradientEdge] = {}
-
-    def keep(cut: Cut, port: Tensor) -> None:
-        ports[cut.block] = get_gradient_edge(port)
-
-    handles = install(learner.net, cuts, keep)
-    try:
-        with learner.exact():
-            y = first_tensor(learner.net(*inputs))
-    finally:
-        for handle in handles:
-            handle.remove()
-    assert y is not None
-    return y, ports
 
 
 def _rows(tensor: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class Track:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _count(self, net: nn.Module, args: Any) -> None:
-        if self._looking or not net.training or self.learner.ports.idle:
+        if self._looking or not net.training or self.learner.gate.idle:
             return
         self._looking = True
         try:

@@ -2,16 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from skipback.core.method import Anchored
+from skipback.core.method import Method
 from skipback.core.outputs import joined_output
-from skipback.core.records import BatchContext
+from skipback.core.records import BatchContext, Needs
 from skipback.core.route import ROUTES, Call, Route, Site
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchored(Method):
+    """Any method, with plain backprop in every k-th training pass: `learner.backprop_share` says how much that is.
+
+    Attributes:
+        method: of all other passes.
+        every: k.
+    """
+
+    method: Method
+    every: int
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every must be 1 (nothing but backprop) or more, got {self.every}")
+        if isinstance(self.method, Anchored):
+            raise ValueError("an anchored method cannot be anchored again: give its `every` the value that you want")
+        object.__setattr__(self, "paper", self.method.paper)
+
+    @property
+    @override
+    def learns(self) -> str:
+        return self.method.learns
+
+    @property
+    @override
+    def needs(self) -> Needs:
+        return self.method.needs
+
+    @property
+    @override
+    def base(self) -> Method:
+        return self.method
+
+
+def anchored(method: Method, *, every: int) -> Anchored:
+    """Plain backprop in every k-th training pass, e.g. once per epoch, and `method` in all others.
+
+    It keeps feedback from drifting in deep networks (GrAPE, ICLR 2026, calls it calibration), and it *is* backprop: the
+    share is counted and reported. Under DDP with feedback that learns, pass `find_unused_parameters=True`.
+
+    Args:
+        method: any method.
+        every: k, in training passes.
+    """
+    return Anchored(method=method, every=every)
 
 
 class AnchoredRoute(Route, runs=(Anchored,)):
@@ -82,6 +131,10 @@ class AnchoredRoute(Route, runs=(Anchored,)):
     @override
     def describe(self, block: str) -> str:
         return self.inner.describe(block)
+
+    @override
+    def pause(self) -> None:
+        self.paused = True
 
     @override
     def remove(self) -> None:

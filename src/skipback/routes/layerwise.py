@@ -95,7 +95,7 @@ class LayerwiseRoute(Route, runs=(Layerwise,)):
             self._register(k, self.transport.init(weight.detach(), generator).detach())
         self.owners = list(dict.fromkeys(module for module, _, name in self.places if name in self.weights))
         for module in self.owners:
-            module.forward = LayerForward(self, module)  # type: ignore[method-assign]
+            module.forward = LayerForward(self, module)
 
     @property
     @override
@@ -151,7 +151,7 @@ class LayerwiseRoute(Route, runs=(Layerwise,)):
             if isinstance(stand_in, LayerForward):
                 del module.forward
                 if stand_in.own is not None:
-                    module.forward = stand_in.own  # type: ignore[method-assign]
+                    module.forward = stand_in.own
 
     def _interceptor(self, on_call: OnLayerCall) -> WeightInterceptor:
         names = {id(module._parameters[own]): name for module, own, name in self.places}

@@ -101,7 +101,7 @@ TABLE = (
             "stages": f"{SPREAD}the feedback learns. Use fixed feedback",
         },
     ),
-    Requirement("local", {"stages": f"{SPREAD}the feedback looks at the whole network. Use fixed feedback"}),
+    Requirement("local", {"stages": f"{SPREAD}the feedback is computed from the whole network. Use fixed feedback"}),
     Requirement(
         "matrices",
         {
@@ -135,15 +135,15 @@ TABLE = (
     Requirement(
         "sequential",
         {
-            "stages": f"{SPREAD}the network is no plain nn.Sequential that is cut between its modules, or somebody "
-            "else hooked one of them"
+            "stages": f"{SPREAD}the network is no plain nn.Sequential that is cut between its modules, or a module "
+            "has hooks beside the learner's"
         },
     ),
     Requirement(
         "dense",
         {
-            "many": "only a plain nn.Sequential of Linear and elementwise activations, all of it trained and hooked by "
-            "nobody else, is trained together"
+            "many": "only a plain nn.Sequential of Linear and elementwise activations, all of it trained and without "
+            "other hooks, is trained together"
         },
     ),
     Requirement(

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from typing_extensions import override
 
 from skipback.update import Parameters, Update
 
@@ -112,7 +113,7 @@ class Ranks:
 
 BROKEN = (
     "an earlier step was broken off by an error, so the ranks are no longer at the same one: start all of them again, "
-    "from what was saved before"
+    "from a saved state"
 )
 
 
@@ -140,6 +141,7 @@ class Averaged(Update):
         self.update = update
         self.sent: list[tuple[Parameters, Tensor, dist.Work | None]] = []
 
+    @override
     def apply(self, parameters: Parameters, gradients: Sequence[Tensor | None]) -> None:
         """Start the all-reduce of these gradients, one message for each dtype.
 

@@ -62,18 +62,18 @@ def test_the_rank_is_what_was_asked_for(pair, rank, expected):
 def test_with_all_directions_it_is_dkp(pair):
     """P = I: the compressed error is the error."""
     other = sb.attach(pair.net, sb.ldfa(feedback=ldfa.Subspace(rank=5, draw=draws.Gaussian())), pair.x, show=None)
-    for P, _ in other.star.parts.values():
+    for P, _ in other.direct.parts.values():
         P.data.copy_(torch.eye(5))
     found = pair.one_step(other, F.cross_entropy)
-    B = [Q.detach().clone() for _, Q in other.star.parts.values()]
-    lessons = [Q.grad for _, Q in other.star.parts.values()]
+    B = [Q.detach().clone() for _, Q in other.direct.parts.values()]
+    lessons = [Q.grad for _, Q in other.direct.parts.values()]
     other.detach()
     plain = sb.attach(pair.net, sb.dkp(), pair.x, show=None)
-    for parameter, b in zip(plain.star.parameters(), B, strict=True):
+    for parameter, b in zip(plain.direct.parameters(), B, strict=True):
         parameter.data.copy_(b)
     for a, b in zip(found, pair.one_step(plain, F.cross_entropy), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-15)
-    for a, b in zip(lessons, plain.star.parameters(), strict=True):
+    for a, b in zip(lessons, plain.direct.parameters(), strict=True):
         torch.testing.assert_close(a, b.grad, rtol=1e-12, atol=1e-15)
 
 

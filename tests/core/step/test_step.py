@@ -63,7 +63,7 @@ def test_every_method_on_every_network(method, case, request):
     if published and request.node.callspec.params["case"] not in ("mlp", "lenet"):
         pytest.skip("the library's own convention runs on all of them")
     one, other = trained(case.build, method, batches(case.shape))
-    stream = getattr(one.star, "stream", None) is not None
+    stream = getattr(one.direct, "stream", None) is not None
     assert apart(one, other) < 1e-9 if stream else equal(one, other)
     assert all(p.grad is None for p in one.parameters())
 

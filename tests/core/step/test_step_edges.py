@@ -14,7 +14,7 @@ from twins import STEPS, apart, batches, by_backward, by_step, cross_entropy, eq
 
 import skipback as sb
 from skipback import update
-from skipback.core.advice import SkipbackWarning
+from skipback.core.records import SkipbackWarning
 
 DATA = batches()
 X, T, IDS = DATA[0]
@@ -403,7 +403,7 @@ def test_learned_feedback_that_ports_share_is_changed_once_by_the_sum(build):
     one, other = twins(build, method, X)
     by_step(one, update.adam(0.01), DATA)
     by_backward(other, adam(other), DATA)
-    assert len(list(one.star.parameters())) == 1
+    assert len(list(one.direct.parameters())) == 1
     assert equal(one, other)
 
 

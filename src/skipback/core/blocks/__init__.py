@@ -4,7 +4,7 @@
 `passes` records one forward pass, `paths` reads it, and `find` decides.
 """
 
-from skipback.core.blocks.cuts import Cut, Layout, OnPort, Path, Place, Segment, cutting, hook, tapped
+from skipback.core.blocks.cuts import Cut, Layout, OnPort, Path, Place, Segment, Sites, cutting, hook, tapped
 from skipback.core.blocks.find import NO_OUTPUT, find
 from skipback.core.blocks.passes import Met, Pass, behind
 from skipback.core.blocks.paths import read
@@ -21,6 +21,7 @@ __all__ = [
     "Path",
     "Place",
     "Segment",
+    "Sites",
     "behind",
     "cutting",
     "find",

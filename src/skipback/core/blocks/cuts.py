@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -166,31 +166,40 @@ OnPort = Callable[[Cut, Tensor], Tensor | None]
 """Called with each port; returns what flows on, or `None` to leave the graph alone."""
 
 
+class Sites:
+    """Which block each tensor is the port of, in passes that take the way of the first one.
+
+    A module that is called several times is entered by the ports of several blocks, so calls are counted.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout, self.calls = layout, 0
+        self.blocks: dict[int, dict[int, str | None]] = {}
+        for (call, position), block in zip(layout.sites, layout.first.blocks, strict=True):
+            self.blocks.setdefault(call, {})[position] = block
+
+    def at(self, place: Place) -> dict[int, str | None]:
+        """By position the block of each tensor that passes a place now; `None` for one that another stands for."""
+        expected = self.layout.calls[self.calls % len(self.layout.calls)]
+        if expected != place.module:  # another way: what is known is only what was met at this place
+            return {cut.position: cut.block for cut in self.layout.cuts if cut.module == place.module}
+        self.calls += 1
+        return self.blocks.get((self.calls - 1) % len(self.layout.calls) + 1, {})
+
+
 @contextlib.contextmanager
-def tapped(net: nn.Module, cuts: Sequence[Cut], on_port: OnPort) -> Iterator[None]:
-    """Inside, `on_port` sees the port of each cut whenever the network runs, and decides what flows on."""
-    by_place: dict[Place, list[Cut]] = {}
-    for cut in cuts:
-        by_place.setdefault(cut.place, []).append(cut)
-    with cutting(net, by_place, lambda place, tree: _tap(by_place[place], on_port, tree)):
+def tapped(net: nn.Module, layout: Layout, on_port: OnPort, only: str | None = None) -> Iterator[None]:
+    """Inside, `on_port` sees the port of each block (or of one) whenever the network runs, and decides what flows on."""
+    sites = Sites(layout)
+
+    def tap(place: Place, tree: Any) -> Any:
+        found, seen, swaps = sites.at(place), tensors(tree), dict[int, Tensor]()
+        for position, block in found.items():
+            if block is not None and only in (None, block) and position < len(seen) and seen[position].requires_grad:
+                flow = on_port(Cut(block=block, place=place, position=position), seen[position])
+                if flow is not None:
+                    swaps[id(seen[position])] = flow
+        return map_tensors(tree, lambda t: swaps.get(id(t), t)) if swaps else None
+
+    with cutting(net, layout.places.values(), tap):
         yield
-
-
-def _tap(cuts: Sequence[Cut], on_port: OnPort, tree: Any) -> Any:
-    seen = tensors(tree)
-    swaps: dict[int, Tensor] = {}
-    for cut in cuts:
-        position = _position(cut, seen)
-        flow = None if position is None else on_port(replace(cut, position=position), seen[position])
-        if position is not None and flow is not None:
-            swaps[id(seen[position])] = flow
-    if not swaps:
-        return None
-    return map_tensors(tree, lambda t: swaps.get(id(t), t.detach() if t.requires_grad else t))
-
-
-def _position(cut: Cut, seen: Sequence[Tensor]) -> int | None:
-    """Where the port was when the blocks were found; else, as a later call may pass other things, the first one."""
-    if cut.position < len(seen) and seen[cut.position].requires_grad:
-        return cut.position
-    return next((i for i, t in enumerate(seen) if t.requires_grad), None)

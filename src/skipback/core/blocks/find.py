@@ -32,7 +32,9 @@ from skipback.core.blocks.units import has_parameter, units
 NO_OUTPUT = "the network returns no floating-point tensor that depends on a trainable parameter"
 
 
-def find(net: nn.Module, names: Sequence[str] | None, run: Callable[[], Any], frozen: frozenset[int]) -> Layout:
+def find(
+    net: nn.Module, names: Sequence[str] | None, run: Callable[[], Any], frozen: frozenset[int] = frozenset()
+) -> Layout:
     """Find the blocks of a network.
 
     Args:

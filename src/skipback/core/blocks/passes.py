@@ -174,8 +174,8 @@ class Pass:
         key = place.module, position
         if key not in self.ports or self.traced:
             reached = {id(p) for p in self.behind(t).parameters}
-            modules = self.calls[:-1] if place.before else [place.module]
-            owned = {id(p) for name in set(modules) for p in self.net.get_submodule(name).parameters()}
+            modules = set(self.calls[:-1]) if place.before else {""}
+            owned = {id(p) for name in modules for p in self.net.get_submodule(name).parameters()}
             if not self.traced:
                 return not reached.isdisjoint(owned)
             self.ports[key] = self.ports.get(key, False) or not reached.isdisjoint(owned)
@@ -223,10 +223,11 @@ class Pass:
 
 def sequence_number(node: Node | None) -> int:
     """How many nodes autograd had made in this thread before this one; -1 for a leaf."""
-    return -1 if node is None else node._sequence_nr()  # type: ignore[attr-defined]
+    return -1 if node is None else node._sequence_nr()
 
 
 def _leaf_node(leaf: Tensor) -> Node:
     """The node in which the graphs of a leaf's readers end."""
-    node: Node = leaf.view_as(leaf).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+    view: Any = leaf.view_as(leaf)
+    node: Node = view.grad_fn.next_functions[0][0]
     return node

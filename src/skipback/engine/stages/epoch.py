@@ -130,7 +130,7 @@ class Epoch:
     def _sendable(self, h: Tensor) -> Tensor:
         dtype = self.direct.dtype
         if h.dtype != dtype:
-            raise RuntimeError(f"a block returned {h.dtype}, but the weights, and what is sent, are {dtype}")
+            raise RuntimeError(f"a block returned {h.dtype}, but weights and sent activations are {dtype}")
         return h
 
     def _finish(self, head: Rule, y: Tensor, batch: StageBatch) -> None:

@@ -81,7 +81,7 @@ class Stage:
                 batches: start all processes again, from a saved state.
         """
         if self.broken:
-            raise RuntimeError("an epoch was broken off by an error: start all ranks again, from what was saved before")
+            raise RuntimeError("an epoch was broken off by an error: start all ranks again, from a saved state")
         epoch = Epoch(self.learner, self.pipeline, self.sizes, loss, update)
         self.update, self.broken = update, True
         with torch.no_grad():

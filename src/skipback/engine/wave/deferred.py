@@ -23,6 +23,7 @@ class DeferredUpdate(Update):
         self.parameters: list[nn.Parameter] = []
         self.gradients: list[Tensor | None] = []
 
+    @override
     def apply(self, parameters: Parameters, gradients: Sequence[Tensor | None]) -> None:
         """Store the gradients for `flush`."""
         self.parameters += parameters
