@@ -426,7 +426,7 @@ def test_networks_that_cannot_be_spread_are_refused():
     assert "no plain nn.Sequential" in refusal(Own, sb.drtp())
     assert "own the same parameter" in refusal(tied, sb.drtp())
     assert "'2' draws random numbers" in refusal(nets.dropout, sb.drtp())
-    assert "pass example=x" in refusal(nets.mlp, sb.drtp(), example=False).replace("Pass", "pass")
+    assert "pass example=" in refusal(nets.mlp, sb.drtp(), example=False)
 
 
 def test_more_ranks_than_blocks_are_refused():
