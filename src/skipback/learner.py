@@ -1,4 +1,4 @@
-"""Attach: the one verb that a user needs; and the learner that it returns, a taught network that can make whole steps."""
+"""Attach: the one verb that a user needs; and the learner that it returns, a taught network that makes whole steps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from skipback.core.records import BatchContext, Loss
 from skipback.core.route import ROUTES, CutRoute
 from skipback.precision import Precision, checked
 from skipback.step.by_backward import CompiledLearner, step_by_backward
-from skipback.step.checks import check_mode, shared
+from skipback.step.checks import shared
 from skipback.step.compiled import Compiler, compiler
+from skipback.step.fit import check
 from skipback.step.stepper import Stepper
-from skipback.update import Update, check_update
+from skipback.update import Update
 
 
 class Learner(TaughtNetwork):
@@ -74,7 +75,7 @@ class Learner(TaughtNetwork):
                 failed, or an earlier step was broken off.
         """
         args, context = x if isinstance(x, tuple) else (x,), BatchContext(t, ids, scale, mask)
-        self._check_step(update)
+        check("step", self, update, now=True)
         if self.route is None:
             self.discover(*args)
         parameters = [p for group in update.bind(self.parameters()).param_groups for p in group["params"]]
@@ -82,14 +83,6 @@ class Learner(TaughtNetwork):
             with checked(precision).during(parameters):
                 return self._step(args, t, loss, update, context, compile)
         return self._step(args, t, loss, update, context, compile)
-
-    def _check_step(self, update: Update) -> None:
-        check_update(update)
-        if not self.attached:
-            raise RuntimeError("step() trains by a method, which detach() has taken off: attach one again")
-        if not self.net.training:
-            raise ValueError("step() trains: call train() first")
-        check_mode()
 
     def _step(
         self, args: Any, t: Tensor, loss: Loss, update: Update, context: BatchContext, compile: bool | Compiler

@@ -71,9 +71,13 @@ class Route(nn.Module, ABC):
 
     Attributes:
         cuts: whether the network must be cut into blocks.
+        exact: whether every pass is plain backprop.
+        steps: whether `learner.step` may update a block as soon as it is taught.
     """
 
     cuts: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
+    steps: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, runs: tuple[type[Method], ...] = (), **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -135,6 +139,7 @@ class ExactRoute(Route, runs=(Exact,)):
     """Backprop."""
 
     cuts = False
+    exact = True
 
     @override
     def run(self, call: Call, context: BatchContext) -> Any:
@@ -179,13 +184,7 @@ class Cutter:
 
 
 class CutRoute(Route):
-    """A route that cuts the network into blocks.
-
-    Attributes:
-        steps: whether `learner.step` may update a block as soon as it is taught.
-    """
-
-    steps: ClassVar[bool] = False
+    """A route that cuts the network into blocks."""
 
     def __init__(self, method: Method, site: Site) -> None:
         super().__init__(method, site)

@@ -6,18 +6,25 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from skipback.core.learner import TaughtNetwork
 from skipback.core.outputs import lost_of
 from skipback.core.records import BatchContext, Loss
-from skipback.distributed import world
 from skipback.step.compiled import Compiler
 from skipback.step.errors import checked
+from skipback.step.fit import check
 from skipback.update import Update
 
 
 def step_by_backward(
-    learner: nn.Module, run: Callable[..., Any], args: Any, t: Tensor, loss: Loss, update: Update, given: BatchContext
+    learner: TaughtNetwork,
+    run: Callable[..., Any],
+    args: Any,
+    t: Tensor,
+    loss: Loss,
+    update: Update,
+    given: BatchContext,
 ) -> Tensor:
     """One step of a learner. Every `.grad` is put back as it was before.
 
@@ -36,8 +43,7 @@ def step_by_backward(
     Raises:
         RuntimeError: several processes train.
     """
-    if world() > 1:
-        raise RuntimeError("step() of this method or network runs in one process: use DDP and loss.backward()")
+    check("backward", learner)
     parameters = tuple(learner.parameters())
     saved = [p.grad for p in parameters]
     try:
@@ -63,7 +69,7 @@ class CompiledLearner:
         self.compiler: Compiler | None = None
         self.call: Callable[..., Any] | None = None
 
-    def get(self, learner: nn.Module, compiler: Compiler | None) -> Callable[..., Any]:
+    def get(self, learner: TaughtNetwork, compiler: Compiler | None) -> Callable[..., Any]:
         """Return the learner, compiled if there is a compiler."""
         if compiler is None:
             return learner

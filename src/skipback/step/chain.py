@@ -63,6 +63,8 @@ def chain(net: nn.Module, layout: Layout) -> Chain | None:
         return None
     if _watched(net) or any(_watched(module, before=name in layout.places) for name, module in leaves):
         return None  # the learner has one hook at each place where it cuts
+    if any(type(module).__call__ is not nn.Module.__call__ for name, module in leaves if name in layout.places):
+        return None  # it could not be called without that hook
     blocks: list[list[nn.Module]] = [[]]
     for name, module in leaves:
         if name in starts:
@@ -72,6 +74,21 @@ def chain(net: nn.Module, layout: Layout) -> Chain | None:
     rules = [rule(modules, rows=rows) for modules, rows in zip(blocks, shapes, strict=True)]
     blocks_of = [segment.block for segment in layout.segments[:-1]]
     return Chain(list(zip(blocks_of, rules[:-1], strict=True)), rules[-1])
+
+
+def plain_chain(net: nn.Module) -> Chain | None:
+    """The same for a network without cuts: each block begins at a linear layer, or at the flattening before it."""
+    if needs_backward(net) or not _sequential(net, forward=True) or _twice(net) or any(_EVERYWHERE) or _watched(net):
+        return None
+    blocks: list[list[nn.Module]] = [[]]
+    for _, module in _leaves(net, ""):
+        if _watched(module):
+            return None
+        if type(module) is nn.Linear and any(type(m) is nn.Linear for m in blocks[-1]):
+            blocks.append([])
+        blocks[-1].append(module)
+    rules = [rule(modules, rows=True) for modules in blocks]
+    return Chain([(str(k), one) for k, one in enumerate(rules[:-1])], rules[-1])
 
 
 def _leaves(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
@@ -84,7 +101,7 @@ def _leaves(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _sequential(module: nn.Module, *, forward: bool = False) -> bool:
-    """Whether the module runs as `nn.Sequential` does, in a subclass too. `forward`: the learner stands in for its own."""
+    """Whether the module runs as `nn.Sequential` does, in a subclass too. `forward`: the learner stands in for it."""
     own, stand_in = type(module), vars(module).get("forward")
     plain = isinstance(module, nn.Sequential) and own.forward is nn.Sequential.forward
     alone = isinstance(stand_in, Forward) and stand_in.alone if forward else stand_in is None

@@ -52,12 +52,6 @@ def _saving() -> object:
     return None if top is None else top[0]
 
 
-def check_mode() -> None:
-    """Refuse inference mode: weights and optimizer state made inside could not be trained outside."""
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("training does not work in inference mode, whose tensors have no gradients: leave it")
-
-
 def check_taught(spec: PortSpec, port: Tensor, signal: Tensor, output: Sequence[int]) -> None:
     """Refuse a port whose shape fits neither its feedback nor the signal any more, before any weight is updated."""
     if not spec.rows.fits(port.shape, spec.shape, output) or spec.rows.outputs(output) != spec.outputs:

@@ -35,7 +35,7 @@ def error(loss: Loss, y: Tensor, t: Tensor, scale: float | Tensor) -> tuple[Tens
     plain = unscaled(scale) and isinstance(loss, FunctionType)  # other calls may have no hash
     closed = CLOSED.get(loss) if plain and y.dtype in _FULL else None
     found = None if closed is None or y.shape[:1] != t.shape[:1] else closed(y, t)
-    return _by_autograd(loss, y, t, scale) if found is None else found
+    return by_autograd(loss, y, t, scale) if found is None else found
 
 
 def unscaled(scale: float | Tensor) -> bool:
@@ -43,7 +43,8 @@ def unscaled(scale: float | Tensor) -> bool:
     return isinstance(scale, float) and scale == 1
 
 
-def _by_autograd(loss: Loss, y: Tensor, t: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
+def by_autograd(loss: Loss, y: Tensor, t: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
+    """The same as `error`, for any loss."""
     leaf = y.detach().requires_grad_()
     with torch.enable_grad():
         value = checked(loss(leaf, t))

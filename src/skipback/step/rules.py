@@ -154,9 +154,14 @@ FRESH = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNor
 
 
 def _call(before: nn.Module | None, module: nn.Module) -> Callable[[Any], Any]:
-    """Return the callable for one module of a block; an activation after a layer in `FRESH` runs in place."""
+    """Return the callable for one module of a block; an activation after a layer in `FRESH` runs in place.
+
+    Else its `forward`, without the hooks: those of a chain are the learner's cuts, which a step does not need.
+    """
     own = any("forward" in vars(m) for m in (before, module) if m is not None)
-    return module if own or type(before) not in FRESH else IN_PLACE.get(type(module), module)
+    if not own and type(before) in FRESH and type(module) in IN_PLACE:
+        return IN_PLACE[type(module)]
+    return module.forward if type(module).__call__ is nn.Module.__call__ else module
 
 
 class HookedBlock(AutogradBlock):

@@ -49,7 +49,7 @@ class StepPass(Pass):
 
 
 ANOTHER_WAY = (
-    "step() updates each block as soon as it is taught, in the order of the pass that found the blocks, and this pass took "
-    "another way, at module {!r} (a layer that is skipped sometimes, or called more than once): train this network by "
-    "loss.backward() and an optimizer"
+    "step() updates each block as soon as it is taught, in the order of the pass that found the blocks, and this pass "
+    "took another way, at module {!r} (a layer that is skipped sometimes, or called more than once): train this "
+    "network by loss.backward() and an optimizer"
 )

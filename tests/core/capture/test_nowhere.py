@@ -30,7 +30,7 @@ def second_step(method, make, *, build=nets.mlp, shape=(6,), loss=F.cross_entrop
     """What the guard sees of it. The first looks at values (the guards of the method): it is told that it has."""
     learner = twins(method, build, shape)[0].to(NOWHERE)
     if learner.direct is not None:
-        learner.direct.checked = learner.direct.looked = True
+        learner.direct.targets_seen = learner.direct.error_seen = True
     if learner.memory is not None:
         learner.memory.asks, learner.memory.checks_left = False, 0
     x, t = torch.empty(M, *shape, device=NOWHERE), torch.empty(M, dtype=torch.int64, device=NOWHERE)

@@ -19,7 +19,7 @@ from torch import nn
 
 import skipback as sb
 from skipback.engine.stages import stages
-from skipback.engine.stages.fit import balanced
+from skipback.engine.stages.sizes import balanced
 from skipback.engine.stages.rank_pipeline import RankPipeline
 
 IMAGES = ((1, 4, 4), ())
@@ -426,7 +426,7 @@ def test_networks_that_cannot_be_spread_are_refused():
     assert "no plain nn.Sequential" in refusal(Own, sb.drtp())
     assert "own the same parameter" in refusal(tied, sb.drtp())
     assert "'2' draws random numbers" in refusal(nets.dropout, sb.drtp())
-    assert "pass example=x" in refusal(nets.mlp, sb.drtp(), example=False).replace("Pass", "pass")
+    assert "pass example=" in refusal(nets.mlp, sb.drtp(), example=False)
 
 
 def test_more_ranks_than_blocks_are_refused():
@@ -455,7 +455,7 @@ def test_the_largest_share_is_as_small_as_it_can_be():
 def test_evaluation_mode_and_autocast_are_refused():
     learner, update, build = attached("drtp-sgd")
     stage, batches = stages(learner), next(iter(epochs(build)))
-    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="without autocast"):
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="without autocast"):
         stage.epoch(batches, loss=loss, update=update)
     learner.eval()
     with pytest.raises(ValueError, match="call train"):

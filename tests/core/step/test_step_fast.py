@@ -13,10 +13,10 @@ from twins import by_backward, by_step, cross_entropy, equal, twins
 
 import skipback as sb
 from skipback import precision, update
-from skipback.engine import star
-from skipback.step import errors, forms, onednn, rules
+from skipback.core import direct
 from skipback.core.feedback import Fixed
 from skipback.signals import LossGradient
+from skipback.step import errors, forms, onednn, rules
 
 ACTIVATIONS = [nn.Tanh, nn.Sigmoid, nn.ReLU]
 activations = pytest.mark.parametrize("act", ACTIVATIONS)
@@ -301,7 +301,7 @@ def test_a_step_that_fails_keeps_nothing_of_the_head():
 
 def test_the_target_of_an_early_signal_is_made_a_matrix_once(monkeypatch):
     learner, _ = twins(nets.mlp, sb.f3(memory=16), X)
-    monkeypatch.setattr(star, "as_matrix", None)  # `early` has made it, and `remember` takes that
+    monkeypatch.setattr(direct, "as_matrix", None)  # `early` has made it, and `remember` takes that
     by_step(learner, update.sgd(0.1), DATA)
     assert bool(learner.memory.seen.any())
 
@@ -314,7 +314,7 @@ def test_a_gradient_is_looked_at_once(monkeypatch):
 
     learner, _ = twins(build, sb.dfa(), X)
     looked = []
-    monkeypatch.setattr(star, "check_error", lambda *args: looked.append(args))
+    monkeypatch.setattr(direct, "advise_error", lambda *args: looked.append(args))
     by_step(learner, update.sgd(0.1), DATA)
     assert len(looked) == 1
 

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import skipback as sb
-from skipback.step import rules
 from skipback.core.feedback import Fixed
 from skipback.signals import LossGradient
+from skipback.step import rules
 
 
 @dataclass(frozen=True)

@@ -393,7 +393,7 @@ def test_refuses_other_methods(method):
 
 
 def test_refuses_several_processes(monkeypatch):
-    monkeypatch.setattr("skipback.engine.wave.parts.world", lambda: 2)
+    monkeypatch.setattr("skipback.step.traits.world", lambda: 2)
     with pytest.raises(RuntimeError, match="a wavefront runs in one process, and 2 train together"):
         wavefront(attached(network(), METHODS["drtp"]), update=UPDATES["sgd"]())
 

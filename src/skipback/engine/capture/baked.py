@@ -26,7 +26,7 @@ def baked(learner: Learner, optimizer: Optimizer) -> object:
         [_of(tensor) for tensor in _tensors(learner, optimizer)],
         [_settings(group) for group in optimizer.param_groups],
         None if memory is None else memory.complete,
-        (learner.ports.plain, torch.are_deterministic_algorithms_enabled(), *_kernels()),
+        (learner.gate.plain, torch.are_deterministic_algorithms_enabled(), *_kernels()),
     )
 
 

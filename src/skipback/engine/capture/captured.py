@@ -9,6 +9,7 @@ from skipback.engine.capture.checks import check_data
 from skipback.engine.capture.recorder import CudaGraphs, Recorder
 from skipback.engine.capture.steps import BatchTransform, Captured
 from skipback.learner import Learner
+from skipback.step.fit import check
 from skipback.update import Update
 
 
@@ -33,7 +34,7 @@ def captured(
     one, by `learner.step`. Either way an epoch trains to the same numbers, and `learner.step` may be called in between.
 
     Args:
-        learner: of any method on the CPU; on CUDA see `reason`.
+        learner: of any method on the CPU; on CUDA of those that `step.fit` says can be captured.
         x: the inputs of all samples (M, ...), on the device of the network.
         t: their targets (M, ...), likewise.
         batch: N, the samples of a full batch.
@@ -44,8 +45,11 @@ def captured(
         recorder: captures the step; `None` takes CUDA graphs on CUDA, and runs steps one by one elsewhere.
 
     Raises:
+        TypeError: the update is none.
         ValueError: data, network and memory do not fit, or the step cannot be captured.
+        RuntimeError: the method was taken off.
     """
+    check("step", learner, update)
     check_data(learner, x, t, batch)
     if recorder is None and x.is_cuda:
         recorder = CudaGraphs(x.device)

@@ -15,13 +15,14 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from skipback.core.method import Exact
 from skipback.core.records import Loss
 from skipback.engine.capture.baked import baked
-from skipback.engine.capture.checks import check_order, reason
+from skipback.engine.capture.checks import check_order
 from skipback.engine.capture.guard import Guard
 from skipback.engine.capture.recorder import Recorder, Thunk
 from skipback.learner import Learner
+from skipback.step.fit import check, missing
+from skipback.step.traits import Traits
 from skipback.update import Update
 
 BatchTransform = Callable[[Tensor], Tensor]
@@ -79,6 +80,7 @@ class Captured:
             ValueError: the order is no vector of ids of this data set, the network is in eval mode, or the host takes
                 part in the step and that is refused (at the last step of the warm-up, which is complete).
         """
+        check("step", self.learner, self.update, now=True)
         check_order(order, len(self.x))
         order = order.to(self.x.device)
         self.total.zero_()
@@ -92,13 +94,13 @@ class Captured:
         """Refuse a step that cannot be captured, unless there is no recorder; finds the blocks if they are not known.
 
         Raises:
-            ValueError: see `reason`.
+            ValueError: the step cannot be captured.
         """
         if self.recorder is None:
             return
-        if self.learner.layout is None and not isinstance(self.learner.method, Exact):
+        if self.learner.route is None:
             self.learner.discover(self._inputs(self.order[: min(2, self.batch)]))
-        why = reason(self.learner, self.update)
+        why = missing("captured", Traits(self.learner, self.update), now=True)
         if why is not None:
             self._give_up(f"{why}; or train by learner.step")
 

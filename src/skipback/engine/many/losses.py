@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipback.core.records import Loss
-from skipback.step.errors import checked
+from skipback.step.errors import by_autograd, checked
 
 aten = torch.ops.aten
 
@@ -27,11 +27,15 @@ def loss_and_gradient(loss: Loss, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]
     """
     if loss is F.cross_entropy and t.dim() == 2 and t.dtype == torch.int64:
         return _of_classes(y, t)
-    leaf = y.detach().requires_grad_()
-    with torch.enable_grad():
-        known = KNOWN.get(loss) if isinstance(loss, FunctionType) else None  # others: no hash
+    known = KNOWN.get(loss) if isinstance(loss, FunctionType) else None  # others: no hash
+    values = torch.empty(0)
+
+    def total(leaf: Tensor, t: Tensor) -> Tensor:
+        nonlocal values
         values = _one_by_one(loss, leaf, t) if known is None else known(leaf, t)
-        (e,) = torch.autograd.grad(values.sum(), leaf)
+        return values.sum()
+
+    _, e = by_autograd(total, y, t, 1.0)
     return values.detach(), e
 
 

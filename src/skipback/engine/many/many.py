@@ -7,23 +7,21 @@ memory, optimizer state and batches; each ends where a run of its own would, but
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from skipback.core.method import Direct, HeadOnly
 from skipback.core.records import Loss
 from skipback.distributed import world
 from skipback.engine.many.groups import MemberGroup, grouped, own_states, settings, unbound
 from skipback.engine.many.layers import MemberLayer, MemberStack
 from skipback.engine.many.losses import loss_and_gradient
-from skipback.engine.many.members import check_alike, dense_rules
+from skipback.engine.many.members import check_member, dense_rules
 from skipback.engine.many.teacher import Teacher
 from skipback.learner import Learner
 from skipback.step.chain import NetworkFingerprint
-from skipback.step.checks import check_mode
-from skipback.step.rules import Dense
-from skipback.update import Update
+from skipback.update import Update, check_update
 
 
 class Many:
@@ -48,18 +46,12 @@ class Many:
         if not learners:
             raise ValueError("there is no learner to train")
         self.learners, self.nets = list(learners), [learner.net for learner in learners]
-        kinds = {type(learner.method).__name__ for learner in learners}
-        rules = [_named(n, learner) for n, learner in enumerate(learners)]
-        check_alike(rules)
-        if len(kinds) > 1:
-            raise ValueError(f"all members take one route, but these are {', '.join(sorted(kinds))}")
-        self.layers = [MemberLayer(of_members) for of_members in zip(*rules, strict=True)]
-        self.teacher = (
-            Teacher([learner.direct for learner in learners if learner.direct is not None])
-            if _direct(learners)
-            else None
-        )
-        self.taught = range(len(self.layers) - 1 if isinstance(learners[0].method, HeadOnly) else 0, len(self.layers))
+        self.layers = [MemberLayer(rules) for rules in zip(*dense_rules(learners), strict=True)]
+        directs = [learner.direct for learner in learners if learner.direct is not None]
+        self.teacher = Teacher(directs) if directs else None
+        route = learners[0].route
+        assert route is not None
+        self.taught = range(len(self.layers))[route.taught]
         self.weights = [stack for layer in self.layers for stack in layer.stacks]
         self.updates: list[Update] = []
         self.copies: dict[Update, list[Update]] = {}
@@ -89,8 +81,9 @@ class Many:
         Raises:
             ValueError: the shapes do not fit, a member is in eval mode, ids are missing, or an update is of something
                 else, or of a kind that has no batched form.
-            RuntimeError: a member was moved, frozen, hooked, or got another layer; `unstack` was called; or inference
-                mode is on.
+            TypeError: an update is none, or the loss returns no tensor.
+            RuntimeError: a member was moved, frozen, hooked, or got another layer; its method was taken off; `unstack`
+                was called; or inference mode or autocast is on.
         """
         self._check(x, t, ids)
         self._bind(update)
@@ -134,7 +127,7 @@ class Many:
 
     def _bind(self, update: Update | Sequence[Update]) -> None:
         """Bind each member's update, and form the groups again if an update or a setting has changed."""
-        updates = self._copies(update) if isinstance(update, Update) else list(update)
+        updates = list(update) if isinstance(update, list | tuple) else self._copies(update)
         if updates != self.updates:
             _check_updates(updates, len(self))
             own_states(self.updates)
@@ -146,12 +139,13 @@ class Many:
                 self.groups = grouped(self.updates, self.weights, optimizers)
             self.settings = now  # last: a refusal must be repeated at the next step
 
-    def _copies(self, update: Update) -> list[Update]:
+    def _copies(self, update: Any) -> list[Update]:
         """The copies of one update, one for each member, cached from step to step.
 
         Raises:
             ValueError: the update has an optimizer already, whose settings and state the copies would not have.
         """
+        check_update(update)
         if update not in self.copies:
             if update.optimizer is not None:
                 raise ValueError(
@@ -167,11 +161,8 @@ class Many:
     def _check(self, x: Tensor, t: Tensor, ids: Tensor | None) -> None:
         if not self.layers:
             raise RuntimeError("unstack() was called: build Many() again to go on")
-        if not all([net.training for net in self.nets]):  # noqa: C419  # a generator takes longer
-            raise ValueError("step() trains: call train() of each member first")
-        check_mode()
-        if world() > 1 or torch.is_autocast_enabled(x.device.type):
-            raise RuntimeError("members are trained together in one process, and without autocast")
+        for n, learner in enumerate(self.learners if self._changed(x.device.type) else ()):
+            check_member(n, learner, now=True)
         N = len(self)
         for name, given in (("x", x), ("t", t), ("ids", ids)):
             if given is not None and (given.dim() < 2 or given.shape[:2] != (N, x.shape[1])):
@@ -187,18 +178,14 @@ class Many:
                 "Call unstack(), and build Many() again"
             )
 
-
-def _named(n: int, learner: Learner) -> list[Dense]:
-    try:
-        return dense_rules(learner)
-    except ValueError as error:
-        raise ValueError(f"member {n}: {error}") from None
-
-
-def _direct(learners: Sequence[Learner]) -> bool:
-    return isinstance(learners[0].method, Direct)
+    def _changed(self, device: str) -> bool:
+        """Whether a member or the surroundings may not fit any more: to ask each member takes longer than a step."""
+        away = torch.is_inference_mode_enabled() or torch.is_autocast_enabled(device) or world() > 1
+        return away or not all([learner.attached and learner.net.training for learner in self.learners])  # noqa: C419
 
 
 def _check_updates(updates: Sequence[Update], members: int) -> None:
+    for update in updates:
+        check_update(update)
     if len(set(updates)) != members or len(updates) != members:
         raise ValueError(f"update must be one for all, or a list of {members} different ones, one for each member")

@@ -12,9 +12,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from skipback.core.advice import check
+from skipback.core.advice import advise_targets
 from skipback.core.direct import DirectRoute
-from skipback.core.records import BatchContext, Needs, SignalInputs, as_matrix
+from skipback.core.records import BatchContext, SignalInputs, as_matrix, matrix_of, taught_rows
+from skipback.core.rows import row_width
 from skipback.engine.many.layers import MemberStack
 from skipback.memory import Memory
 from skipback.signals import (
@@ -59,28 +60,21 @@ class Teacher:
     """Signal and feedback of N members.
 
     Args:
-        stars: the direct route of each member, with a fixed matrix for each port.
+        members: the direct route of each, with a fixed matrix for each port.
     """
 
-    def __init__(self, stars: Sequence[DirectRoute]) -> None:
-        self.stars, first = list(stars), stars[0]
-        self.needs = first.needs
-        for star in stars:
-            self.needs |= star.needs
-        signal = first.method.signal
-        self.joint = rowwise(signal) and all(star.method.signal == signal for star in stars)
-        self.signal = of_members(signal, len(stars))
+    def __init__(self, members: Sequence[DirectRoute]) -> None:
+        self.members, first = list(members), members[0]
+        signal = first.direct.signal
+        self.joint = rowwise(signal) and all(one.direct.signal == signal for one in members)
+        self.signal = of_members(signal, len(members))
         self.feedback = [
-            MemberStack([star.parts_of(block)[0] for star, block in zip(stars, blocks, strict=True)])
-            for blocks in zip(*(star.ports for star in stars), strict=True)
+            MemberStack([one.parts_of(block)[0] for one, block in zip(members, blocks, strict=True)])
+            for blocks in zip(*(one.blocks for one in members), strict=True)
         ]
-        self.memory = (
-            StackedMemory([star.memory for star in stars if star.memory is not None]) if self._remembers() else None
-        )
+        memories = [one.memory for one in members if one.memory is not None]
+        self.memory = StackedMemory(memories) if self.joint and memories else None
         self.checked = False
-
-    def _remembers(self) -> bool:
-        return self.joint and self.stars[0].memory is not None
 
     @property
     def stacks(self) -> list[MemberStack]:
@@ -105,34 +99,49 @@ class Teacher:
         Raises:
             ValueError: ids are missing, or the input of a remembered sample has changed.
         """
-        if Needs.IDS in self.needs and ids is None:
+        if ids is None and any(one.by_ids for one in self.members):
             raise ValueError("a delayed signal needs ids: pass ids= (N, B), each sample's place in its training set")
-        if Needs.TARGET in self.needs and not self.checked:
-            self.checked = True
-            for star, target in zip(self.stars, t, strict=True):
-                like = torch.empty(len(target), star.width, dtype=star.dtype, device=target.device)
-                check(star.method.signal, as_matrix(target, like), star.feedback)
-        for n, star in enumerate(self.stars):
-            if star.memory is not None and star.memory.checks_left > 0 and ids is not None:
-                star.check_views(x[n], BatchContext(t[n], ids[n]))
+        for one, target in zip(self.members if not self.checked else (), t, strict=False):
+            if one.by_target:
+                rows = matrix_of(target, (len(target), row_width(one.shape)), one.dtype, target.device)
+                advise_targets(one.direct, rows, one.parts, one.ports)
+        self.checked = True
+        for n, one in enumerate(self.members):
+            if one.memory is not None and ids is not None:
+                one.check_inputs(x[n], BatchContext(t[n], ids[n]))
 
     def _together(self, e: Tensor, y: Tensor, t: Tensor, ids: Tensor | None) -> Tensor:
-        rows, memory = y.flatten(0, 1), None
-        target = as_matrix(t.flatten(0, 1), rows) if Needs.TARGET in self.needs else None
+        rows, memory, first = y.flatten(0, 1), None, self.members[0]
+        target = as_matrix(t.flatten(0, 1), rows) if first.by_target else None
         if self.memory is not None and ids is not None and target is not None:
             places = self.memory.places(ids)
             memory = self.memory.read(places, target)
             self.memory.rows.write(places, rows, target)
-        return self.signal(SignalInputs(gradient=e.flatten(0, 1), output=rows, target=target, memory=memory)).view(
-            e.shape
-        )
+        gradient = e.flatten(0, 1) if first.by_gradient else None
+        signal = self.signal(SignalInputs(gradient=gradient, output=rows, target=target, memory=memory)).view(e.shape)
+        return signal if first.by_gradient else self._masked(signal, e, t)
+
+    def _masked(self, signal: Tensor, e: Tensor, t: Tensor) -> Tensor:
+        """Without the rows that are not taught; a mean over a member's rows becomes one over those that are left."""
+        if self.members[0].early_known:
+            found = taught_rows(BatchContext(t.flatten(0, 1)), (e.shape[:2].numel(), e.shape[2]), e.device)
+            kept = None if found is None else found.view(*e.shape[:2], 1)
+        else:
+            kept = e.any(2, keepdim=True)
+        if kept is None or not self.signal.means:
+            return signal if kept is None else signal * kept
+        return signal * (kept * (kept.shape[1] / kept.sum(1, keepdim=True).clamp_min(1)).to(signal.dtype))
 
     def _one_by_one(self, e: Tensor, y: Tensor, t: Tensor, ids: Tensor | None) -> Tensor:
         signals = []
-        for n, star in enumerate(self.stars):
-            own = None if ids is None else ids[n]
-            signals.append(star.method.signal(star.step(e[n], y[n], t[n], own)))
-            star.remember(y[n], BatchContext(t[n], own))
+        for n, one in enumerate(self.members):
+            context, target = BatchContext(t[n], None if ids is None else ids[n]), None
+            if one.early_known:
+                signal, target = one.early(context)
+            else:
+                signal = one.late(e[n], y[n], context)
+            signals.append(signal)
+            one.remember(y[n], context, target)
         return torch.stack(signals)
 
 

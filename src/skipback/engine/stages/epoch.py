@@ -21,9 +21,11 @@ from torch import Tensor
 
 from skipback.core.direct import DirectRoute
 from skipback.core.records import BatchContext, Loss
-from skipback.engine.stages.fit import fitting
 from skipback.engine.stages.rank_pipeline import RankPipeline
 from skipback.learner import Learner
+from skipback.step.batch_signal import BatchSignal, early_signal
+from skipback.step.errors import error
+from skipback.step.fit import check
 from skipback.step.rules import Rule
 from skipback.update import Update
 
@@ -33,15 +35,19 @@ class StageBatch(NamedTuple):
 
     Attributes:
         x: the input; only rank 0 uses it.
-        given: target and ids.
-        signal: (N, C).
+        signal: what is sent to every block, with target and ids.
         tag: the checksum of all targets and ids so far. A rank with other batches waits for a tag that nobody sends.
     """
 
     x: Any
-    given: BatchContext
-    signal: Tensor
+    signal: BatchSignal
     tag: int
+
+    @property
+    def target(self) -> Tensor:
+        """Class indices or values, as they were given."""
+        assert self.signal.context.target is not None
+        return self.signal.context.target
 
 
 class Epoch:
@@ -55,29 +61,29 @@ class Epoch:
         update: steps the weights.
 
     Raises:
-        ValueError: the learner no longer fits (`fitting`), or autocast is on.
+        ValueError: the learner no longer fits (`step.fit`).
+        RuntimeError: autocast is on.
     """
 
     def __init__(
         self, learner: Learner, pipeline: RankPipeline, sizes: Sequence[int], loss: Loss, update: Update
     ) -> None:
         self.pipeline, self.loss, self.update = pipeline, loss, update
-        star, layout, chain = learner.direct, learner.layout, fitting(learner)
-        assert star is not None
+        traits, layout = check("stages", learner, update, now=True), learner.layout
+        chain = traits.chain
+        assert chain is not None
         assert layout is not None
-        self.star: DirectRoute = star
-        self.plan = star.plan(tuple(star.ports))
+        self.direct: DirectRoute = learner.direct
         first = sum(sizes[: pipeline.rank])
         self.hidden = list(enumerate(chain.hidden))[first : first + sizes[pipeline.rank]]
         self.head = chain.head if self.pipeline.last else None
         self.entry = layout.segments[first - 1].shape[1:]  # shape of an arriving activation; rank 0 receives none
-        self.device = next(learner.net.parameters()).device
+        self.device = traits.device
         self.losses: list[Tensor] = []
         self.ids: list[Tensor] = []
-        self.met = None if star.memory is None else torch.zeros(len(star.memory.rows), dtype=torch.bool)
+        memory = self.direct.memory
+        self.met = None if memory is None else torch.zeros(len(memory.rows), dtype=torch.bool)
         self.count = self.sum = 0
-        if torch.is_autocast_enabled(self.device.type):
-            raise ValueError("epoch() runs without autocast: leave it, or train in one process")
         update.bind(learner.parameters())
 
     def run(self, batches: Iterable[Sequence[Any]]) -> Tensor:
@@ -89,10 +95,9 @@ class Epoch:
 
     def _batch(self, x: Any, t: Tensor, ids: Tensor | None = None) -> StageBatch:
         """Compute the signal ahead of time: within this epoch no other sample writes the memory rows that it reads."""
-        given = BatchContext(t, ids)
-        signal, _ = self.star.early(given)
+        signal = early_signal(self.direct, BatchContext(t, ids))
         self._check_in(t, ids)
-        return StageBatch(x, given, signal, self.sum & 0x7FFFFFFF)
+        return StageBatch(x, signal, self.sum & 0x7FFFFFFF)
 
     def _with_inputs(self, batches: Iterator[StageBatch]) -> Iterator[tuple[StageBatch, Tensor]]:
         """Each batch with the input of this rank's first block; the next input is received meanwhile."""
@@ -109,41 +114,31 @@ class Epoch:
             yield now, self.pipeline.arrived(wanted)
 
     def _room(self, batch: StageBatch) -> Tensor:
-        assert batch.given.target is not None
-        return torch.empty((len(batch.given.target), *self.entry), dtype=self.star.dtype, device=self.device)
+        return torch.empty((len(batch.target), *self.entry), dtype=self.direct.dtype, device=self.device)
 
     def _train(self, batch: StageBatch, h: Tensor) -> None:
         if self.pipeline.rank == 0:
-            self.star.check_views(h, batch.given)
-        for k, (block, rule) in self.hidden:
+            self.direct.check_inputs(h, batch.signal.context)
+        for k, (_, rule) in self.hidden:
             h = rule.run(h)
             if k == self.hidden[-1][0] and self.head is None:
                 self.pipeline.send(self._sendable(h), batch.tag)  # before teaching: the next rank goes on
-            self._teach(k, block, rule, h, batch.signal)
+            rule.learn(batch.signal.teaching(k, h), self.update)
         if self.head is not None:
-            self._finish(self.head, self.head.run(h), batch.given)
+            self._finish(self.head, self.head.run(h), batch)
 
     def _sendable(self, h: Tensor) -> Tensor:
-        if h.dtype != self.star.dtype:
-            raise RuntimeError(f"a block returned {h.dtype}, but weights and sent activations are {self.star.dtype}")
+        dtype = self.direct.dtype
+        if h.dtype != dtype:
+            raise RuntimeError(f"a block returned {h.dtype}, but weights and sent activations are {dtype}")
         return h
 
-    def _teach(self, k: int, block: str, rule: Rule, y: Tensor, signal: Tensor) -> None:
-        """Teach and update one block, as a step of one process does."""
-        lesson = self.plan.lesson(k, signal, y)
-        teaching = self.star.method.feedback.project(lesson, self.star.parts_of(block))
-        rule.learn(teaching.reshape(y.shape).to(y.dtype), self.update)
-
-    def _finish(self, head: Rule, y: Tensor, given: BatchContext) -> None:
+    def _finish(self, head: Rule, y: Tensor, batch: StageBatch) -> None:
         """Compute the loss, write the memory, and update the head by its exact gradient."""
-        assert given.target is not None
-        leaf = y.detach().requires_grad_()
-        with torch.enable_grad():
-            value = self.loss(leaf, given.target)
-        (e,) = torch.autograd.grad(value, leaf)
-        self.star.remember(y, given)
+        value, e = error(self.loss, y, batch.target, 1.0)
+        self.direct.remember(y, batch.signal.context, batch.signal.target)
         head.learn(e, self.update)
-        self.losses.append(value.detach())
+        self.losses.append(value)
 
     def _check_in(self, t: Tensor, ids: Tensor | None) -> None:
         """Add a batch to the count and checksum that all ranks compare.
@@ -171,10 +166,10 @@ class Epoch:
         """Broadcast losses and memory rows from the last rank."""
         if self.pipeline.world > 1:
             self._agree()
-        last, dtype = self.pipeline.world - 1, self.star.dtype
+        last, dtype = self.pipeline.world - 1, self.direct.dtype
         known = torch.stack(self.losses).to(dtype) if self.losses else torch.empty(self.count, dtype=dtype)
         losses = self.pipeline.spread(known.to(self.device), last)
-        memory = self.star.memory
+        memory = self.direct.memory
         if memory is not None and self.ids and self.pipeline.world > 1:
             ids = torch.cat(self.ids).to(memory.rows.device, torch.int64)
             rows = self.pipeline.spread(memory.rows.index_select(0, ids).to(self.device), last)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from skipback.core.records import Loss
 from skipback.engine.stages.epoch import Epoch
-from skipback.engine.stages.fit import fitting, sizes_of
 from skipback.engine.stages.gather import gather, overwrite, parameters_of
 from skipback.engine.stages.rank_pipeline import RankPipeline
+from skipback.engine.stages.sizes import sizes_of
 from skipback.learner import Learner
-from skipback.step.checks import check_mode
+from skipback.step.chain import Chain
+from skipback.step.fit import check
 from skipback.update import Update
 
 
@@ -56,7 +57,7 @@ class Stage:
 
     def __init__(self, learner: Learner, pipeline: RankPipeline, sizes: Sequence[int] | None) -> None:
         self.learner, self.pipeline = learner, pipeline
-        parts = parameters_of(fitting(learner))
+        parts = parameters_of(_chain(learner))
         self.sizes = sizes_of([sum(p.numel() for p in part) for part in parts], pipeline.world, sizes)
         self.update: Update | None = None
         self.broken = False
@@ -73,13 +74,12 @@ class Stage:
             The loss of each batch (M,) before its update, on all ranks.
 
         Raises:
+            TypeError: the update is none, or the loss returns no tensor.
             ValueError: the network is in eval mode, or a sample came twice.
-            RuntimeError: another rank has failed, or had other batches. The epoch is incomplete then, and blocks have
-                trained on different numbers of batches: start all processes again, from a saved state.
+            RuntimeError: the method was taken off, or autocast or inference mode is on; or another rank has failed, or
+                had other batches. The epoch is incomplete then, and blocks have trained on different numbers of
+                batches: start all processes again, from a saved state.
         """
-        if not self.learner.net.training:
-            raise ValueError("epoch() trains: call train() first")
-        check_mode()
         if self.broken:
             raise RuntimeError("an epoch was broken off by an error: start all ranks again, from a saved state")
         epoch = Epoch(self.learner, self.pipeline, self.sizes, loss, update)
@@ -96,7 +96,13 @@ class Stage:
         """
         if self.pipeline.world > 1:
             with torch.no_grad():
-                gather(fitting(self.learner), self.sizes, self.update, self.pipeline)
+                gather(_chain(self.learner), self.sizes, self.update, self.pipeline)
                 memory, device = self.learner.memory, next(self.learner.net.parameters()).device
                 if memory is not None:  # only rank 0 saw the inputs
                     overwrite(memory.prints, 0, self.pipeline, device)
+
+
+def _chain(learner: Learner) -> Chain:
+    chain = check("stages", learner).chain
+    assert chain is not None
+    return chain

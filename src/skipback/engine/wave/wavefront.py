@@ -18,15 +18,14 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from skipback.core.feedback import projected
 from skipback.core.records import BatchContext, Loss
 from skipback.engine.wave.counts import shared_step_counts
 from skipback.engine.wave.deferred import DeferredUpdate
-from skipback.engine.wave.parts import WaveParts, check_cast, parts
+from skipback.engine.wave.parts import WaveParts, parts
 from skipback.engine.wave.stack import LayerStack
 from skipback.engine.wave.visits import Visits
 from skipback.learner import Learner
-from skipback.step.checks import check_mode
+from skipback.step.batch_signal import BatchSignal, early_signal
 from skipback.step.errors import error
 from skipback.update import Update
 
@@ -46,10 +45,11 @@ def wavefront(learner: Learner, *, update: Update) -> Wavefront:
         update: as in `learner.step`; both may take turns on one learner, with the same update.
 
     Raises:
+        TypeError: the update is none.
         ValueError: the method or the network has another form.
-        RuntimeError: several processes train.
+        RuntimeError: several processes train, or the method was taken off.
     """
-    parts(learner)
+    parts(learner, update, now=False)
     return Wavefront(learner, update)
 
 
@@ -80,13 +80,11 @@ class Wavefront:
         Raises:
             ValueError: the network is in eval mode, or has changed its form; the input of a known id has changed.
             IndexError: an id lies outside of the memory.
-            RuntimeError: inside autocast or inference mode, or several processes train.
+            RuntimeError: inside autocast or inference mode, several processes train, or the method was taken off.
         """
-        if not self.learner.net.training:
-            raise ValueError("a wavefront trains: call train() first")
-        check_mode()
+        found = parts(self.learner, self.update, now=True)
         self.update.bind(self.learner.parameters())
-        wave = _Wave(parts(self.learner), self.update, loss)
+        wave = _Wave(found, self.update, loss)
         with torch.no_grad(), wave.bound():
             try:
                 for batch in batches:
@@ -103,22 +101,21 @@ class _Wave:
         low: the next layer of the stack for the newest minibatch in flight; L is the head.
         h: activations of the minibatches in flight, the newest first (minibatches, N, D).
         signals: their signals, in the same order (minibatches, N, C).
-        given: their targets and ids, and the targets as matrices, the oldest first.
+        sent: the same with targets and ids, the oldest first.
     """
 
     def __init__(self, parts: WaveParts, update: Update, loss: Loss) -> None:
-        self.star, self.first, self.head, self.loss = parts.star, parts.first, parts.head, loss
+        self.direct, self.first, self.head, self.loss = parts.direct, parts.first, parts.head, loss
         trained = [p for rule in (parts.first, *parts.stack, parts.head) for p in rule.parameters]
         self.counts = shared_step_counts(update, trained)
         self.update = DeferredUpdate(self.counts or update)
-        feedback = [parts.star.feedback[block].detach() for block in parts.blocks]
-        self.B, self.stack = feedback[0], LayerStack(parts.stack, torch.stack(feedback[1:]))
-        check_cast(self.B.device)
+        feedback = parts.direct.feedback
+        self.stack = LayerStack(parts.stack, torch.stack([feedback[block] for block in parts.blocks[1:]]))
         self.low = 0
         self.h: Tensor | None = None
         self.signals: Tensor | None = None
-        self.given: deque[tuple[BatchContext, Tensor]] = deque()
-        self.visits = None if parts.star.memory is None else Visits(parts.star.memory)
+        self.sent: deque[BatchSignal] = deque()
+        self.visits = None if parts.direct.memory is None else Visits(parts.direct.memory)
         self.losses: list[Tensor] = []
 
     @contextmanager
@@ -129,22 +126,22 @@ class _Wave:
 
     def push(self, x: Tensor, t: Tensor, ids: Tensor | None = None) -> None:
         """Start one more minibatch, and advance all others by one layer."""
-        given = BatchContext(t, ids)
+        context = BatchContext(t, ids)
         if self.h is not None and self.h.shape[1] != x.shape[0]:
             self.drain()
-        if self.visits is not None and ids is not None and self.visits.record(ids, within=len(self.given)):
+        if self.visits is not None and ids is not None and self.visits.record(ids, within=len(self.sent)):
             self.drain()
-        self.star.check_views(x, given)
-        signal, target = self.star.early(given)
-        self.given.append((given, target))
+        self.direct.check_inputs(x, context)
+        signal = early_signal(self.direct, context)
+        self.sent.append(signal)
         self._tick((x, signal))
 
     def drain(self) -> None:
         """Advance until no minibatch is in flight."""
-        while self.given:
+        while self.sent:
             self._tick(None)
 
-    def _tick(self, entering: tuple[Tensor, Tensor] | None) -> None:
+    def _tick(self, entering: tuple[Tensor, BatchSignal] | None) -> None:
         """Advance every minibatch in flight by one layer, deepest layer first.
 
         Each layer consumes what the one before it produced at the previous tick.
@@ -156,15 +153,15 @@ class _Wave:
                 self._enter(*entering)
             self.update.flush()
         except BaseException:
-            self.given.clear()  # the minibatches in flight are lost: a later drain must not advance them
+            self.sent.clear()  # the minibatches in flight are lost: a later drain must not advance them
             raise
 
-    def _enter(self, x: Tensor, signal: Tensor) -> None:
+    def _enter(self, x: Tensor, signal: BatchSignal) -> None:
         """Run, teach and update the first block on a minibatch, which becomes the newest one in flight."""
         y = self.first.run(x)
-        self.first.learn(projected(signal, self.B), self.update, may_overwrite=True)
+        self.first.learn(signal.teaching(0, y), self.update, may_overwrite=True)
         self.low = 0
-        self.h, self.signals = _before(y, self.h), _before(signal, self.signals)
+        self.h, self.signals = _before(y, self.h), _before(signal.signal, self.signals)
 
     def _behind(self) -> tuple[Tensor | None, Tensor | None]:
         """Run head and stack. Returns the outputs of the layers, and the signals of their minibatches."""
@@ -181,11 +178,11 @@ class _Wave:
 
     def _finish(self, h: Tensor) -> None:
         """Finish the oldest minibatch: loss, memory, and the head's update by its exact gradient."""
-        given, target = self.given.popleft()
-        assert given.target is not None
+        sent = self.sent.popleft()
+        assert sent.context.target is not None
         y = self.head.run(h)
-        value, e = error(self.loss, y, given.target, 1.0)
-        self.star.remember(y, given, target)
+        value, e = error(self.loss, y, sent.context.target, 1.0)
+        self.direct.remember(y, sent.context, sent.target)
         self.head.learn(e, self.update)
         self.losses.append(value)
 
