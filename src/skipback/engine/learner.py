@@ -70,8 +70,6 @@ class Learner(nn.Module):
             net.register_forward_pre_hook(self._open, with_kwargs=True),
             net.register_forward_hook(self._close, always_call=True),
         ]
-        # each rank remembers the samples it saw: DDP must not overwrite the rows with those of rank 0
-        self._ddp_params_and_buffers_to_ignore = [f"star.memory.{name}" for name in ("rows", "seen", "prints")]
 
     def forward(
         self,

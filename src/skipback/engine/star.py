@@ -140,7 +140,7 @@ class Star(nn.Module):
         if memory is None or torch.compiler.is_compiling():
             return
         check_first_run()
-        x = first_tensor(inputs) if memory.checks_left > 0 else None
+        x = first_tensor(inputs) if memory.input_checks_left > 0 else None
         if x is not None and given.ids is not None:
             memory.check_views(given.ids, x)
 

@@ -127,8 +127,8 @@ class Captured:
     def _ready(self) -> None:
         """Drop a recording that is of something else than what would run now."""
         memory = self.learner.memory
-        if memory is not None and not memory.complete:
-            memory.complete = bool(memory.seen.all())  # asked once an epoch, as a recording cannot
+        if memory is not None and not memory.all_seen:
+            memory.all_seen = bool(memory.seen.all())  # asked once an epoch, as a recording cannot
         now = self._now()
         if now != self._made_of:
             self.check()
@@ -185,8 +185,8 @@ class Captured:
         if memory is None:
             yield
             return
-        left, memory.asks, memory.checks_left = memory.checks_left, False, 0
+        left, memory.may_sync, memory.input_checks_left = memory.input_checks_left, False, 0
         try:
             yield
         finally:
-            memory.asks, memory.checks_left = True, left
+            memory.may_sync, memory.input_checks_left = True, left

@@ -113,7 +113,7 @@ class Teacher:
                 like = torch.empty(len(target), star.width, dtype=star.dtype, device=target.device)
                 check(star.method.signal, as_matrix(target, like), star.feedback)
         for n, star in enumerate(self.stars):
-            if star.memory is not None and star.memory.checks_left > 0 and ids is not None:
+            if star.memory is not None and star.memory.input_checks_left > 0 and ids is not None:
                 star.check_views(x[n], Given(t[n], ids[n]))
 
     def _together(self, e: Tensor, y: Tensor, t: Tensor, ids: Tensor | None) -> Tensor:
@@ -166,9 +166,9 @@ class Together:
 
     def read(self, places: Tensor, target: Tensor) -> Tensor:
         """The rows of these places, initial where unseen."""
-        self.rows.complete = all(memory.complete for memory in self.memories)  # a member may have loaded a state
+        self.rows.all_seen = all(memory.all_seen for memory in self.memories)  # a member may have loaded a state
         found = self.rows.read(places, target)
-        if self.rows.complete:
+        if self.rows.all_seen:
             for memory in self.memories:
-                memory.complete = True
+                memory.all_seen = True
         return found

@@ -99,4 +99,4 @@ class Stage:
                 gather(fitting(self.learner), self.sizes, self.update, self.line)
                 memory, device = self.learner.memory, next(self.learner.net.parameters()).device
                 if memory is not None:  # only rank 0 saw the inputs
-                    overwrite(memory.prints, 0, self.line, device)
+                    overwrite(memory.fingerprints, 0, self.line, device)
