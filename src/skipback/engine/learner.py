@@ -196,7 +196,7 @@ class Learner(nn.Module):
         check_mode()
         if self.layout is None and not isinstance(self.method, Exact):
             self.discover(*args)
-        parameters = update.bind(self.parameters()).param_groups
+        parameters = update.bind(self).param_groups
         if precision is not None:
             with checked(precision).during([p for group in parameters for p in group["params"]]):
                 return self.step(x, t, loss=loss, update=update, ids=ids, scale=scale, compile=compile)

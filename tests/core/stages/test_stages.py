@@ -83,7 +83,7 @@ class Counting(torch.optim.SGD):
 UPDATES = {
     "sgd": lambda: sb.update.sgd(lr=0.1),
     "adam": lambda: sb.update.adam(lr=0.01),
-    "counting": lambda: sb.update.Update(lambda ps: Counting(ps, lr=0.1)),
+    "counting": lambda: sb.update.Update(lambda ps: Counting(ps, lr=0.1), by_parameter=True),
     "momentum": lambda: sb.update.momentum(lr=0.05),
 }
 CASES = {

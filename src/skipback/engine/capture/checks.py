@@ -12,7 +12,7 @@ from skipback.engine.learner import Learner
 from skipback.engine.step.ranks import world
 from skipback.engine.stream import Stream
 from skipback.feedback import Sees
-from skipback.update import FusedAdam, Update
+from skipback.update import FusedAdam, Update, hooked
 
 
 def check_data(learner: Learner, x: Tensor, t: Tensor, batch: int) -> None:
@@ -72,9 +72,15 @@ def reason(learner: Learner, update: Update) -> str | None:
 
 
 def _of_update(learner: Learner, update: Update) -> str | None:
-    update.bind(learner.parameters())
+    update.bind(learner)
+    return next((why for part in update.parts if (why := _of_part(part)) is not None), None)
+
+
+def _of_part(update: Update) -> str | None:
     assert update.optimizer is not None
     name = type(update.optimizer).__name__
+    if hooked(update.optimizer):
+        return f"hooks of {name}.step run on the host, and a replay would not call them"
     for group in update.optimizer.param_groups:
         if any(isinstance(value, Tensor) for key, value in group.items() if key != "params"):
             return "a setting of its optimizer is a tensor, which the step would read: pass a number"

@@ -24,7 +24,7 @@ from skipback.engine.stages.line import Line
 from skipback.engine.star import Given, Star
 from skipback.engine.step.rules import Rule
 from skipback.types import Loss
-from skipback.update import Update
+from skipback.update import Update, check_one_by_one
 
 
 class Turn(NamedTuple):
@@ -75,7 +75,8 @@ class Epoch:
         self.count = self.sum = 0
         if torch.is_autocast_enabled(self.device.type):
             raise ValueError("epoch() runs without autocast: leave it, or train in one process")
-        update.bind(learner.parameters())
+        update.bind(learner)
+        check_one_by_one(update, "a stage")
 
     def run(self, batches: Iterable[Sequence[Any]]) -> Tensor:
         """All batches, and what is handed out at the end."""

@@ -86,7 +86,9 @@ class Stepper:
         try:
             with torch.no_grad():
                 value = run(args, t, loss)
-                if averaged is not None:
+                if averaged is None:
+                    update.finish()
+                else:
                     self.ranks.close(averaged)
         except BaseException:
             self._drop()

@@ -52,6 +52,7 @@ def whole(
         torch.clear_autocast_cache()  # what it keeps of the weights is stale when they change
         with torch.no_grad():
             update.apply(parameters, [p.grad for p in parameters])
+            update.finish()
     finally:
         for p, before in zip(parameters, kept, strict=True):
             p.grad = before

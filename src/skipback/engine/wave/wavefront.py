@@ -29,7 +29,7 @@ from skipback.engine.wave.stack import Stack
 from skipback.engine.wave.visits import Visits
 from skipback.feedback import projected
 from skipback.types import Loss
-from skipback.update import Update
+from skipback.update import Update, check_one_by_one
 
 Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]
 """Input, target, and ids for delayed signals."""
@@ -86,7 +86,8 @@ class Wavefront:
         if not self.learner.net.training:
             raise ValueError("a wavefront trains: call train() first")
         check_mode()
-        self.update.bind(self.learner.parameters())
+        self.update.bind(self.learner)
+        check_one_by_one(self.update, "a wavefront")
         wave = _Wave(parts(self.learner), self.update, loss)
         with torch.no_grad(), wave.bound():
             try:
