@@ -18,10 +18,10 @@ from torch.func import jacrev
 import skipback as sb
 from skipback import signals
 from skipback.core.blocks import reached
-from skipback.estimate import Space
 from skipback.core.method import Direct, Perturbed
-from skipback.signals import Delayed, LossGradient, Masked, OutputError, Scaled, Signal, Signed, Zero
 from skipback.core.records import Needs, Step
+from skipback.estimate import Space
+from skipback.signals import Delayed, LossGradient, Masked, OutputError, Scaled, Signal, Signed, Zero
 
 PAPER = sb.methods.page("dfa").PAPER
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from nets import batch, made
+from skipback.engine.ports import Ports
 from torch import nn
 
 import skipback as sb
-from skipback.engine.ports import Ports
 from skipback.measure import audit as module
 from skipback.measure.words import table
 

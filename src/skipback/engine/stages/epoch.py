@@ -27,7 +27,7 @@ from skipback.step.batch_signal import BatchSignal, early_signal
 from skipback.step.errors import error
 from skipback.step.fit import check
 from skipback.step.rules import Rule
-from skipback.update import Update
+from skipback.update import Update, check_one_by_one
 
 
 class StageBatch(NamedTuple):
@@ -84,7 +84,8 @@ class Epoch:
         memory = self.direct.memory
         self.met = None if memory is None else torch.zeros(len(memory.rows), dtype=torch.bool)
         self.count = self.sum = 0
-        update.bind(learner.parameters())
+        update.bind(learner)
+        check_one_by_one(update, "a stage")
 
     def run(self, batches: Iterable[Sequence[Any]]) -> Tensor:
         """Train on all batches, and exchange losses and memory rows at the end. Returns the losses."""
