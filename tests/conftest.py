@@ -1,9 +1,32 @@
-"""What every test stands on: one thread (the machine is shared) and a seed, so that a failure comes back."""
+"""What every test stands on: one thread (the machine is shared) and a seed, so that a failure comes back.
+
+And which tests `make quick` runs: the marker `quick` is set here alone.
+"""
+
+from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+QUICK = [
+    Path(__file__).parent / "core" / name
+    for name in (
+        *("methods", "layerwise", "perturbed"),  # each update against its oracle in NumPy
+        *("test_contract.py", "test_identities.py", "test_guards.py"),
+        *("test_blocks.py", "test_draws.py", "test_memory.py", "test_package.py", "test_signals.py"),
+    )
+]
+NETS = {"mlp", "conv", "functional_residual"}
+"""The networks on which `make quick` holds the methods to the contract; `make test` has all of nets.CASES."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        case = item.callspec.params.get("case", "mlp") if hasattr(item, "callspec") else "mlp"
+        if case in NETS and any(item.path.is_relative_to(path) for path in QUICK):
+            item.add_marker(pytest.mark.quick)
 
 
 @pytest.fixture(autouse=True)
