@@ -11,7 +11,7 @@ run: $(VENV)/.run  ## train several methods side by side on real data, then open
 	$(BIN)/skipback compare digits --out runs/digits --open
 
 quick: $(VENV)/.test  ## under a minute: the contract on a few networks, identities, oracles
-	$(BIN)/python -m pytest -n 2 -m quick tests/core
+	$(BIN)/python -m pytest -n 2 -m 'quick and not slow' tests/core
 
 test: $(VENV)/.test  ## all but the tiers of their own command
 	$(BIN)/python -m pytest -n 2
