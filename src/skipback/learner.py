@@ -78,7 +78,7 @@ class Learner(TaughtNetwork):
         check("step", self, update, now=True)
         if self.route is None:
             self.discover(*args)
-        parameters = [p for group in update.bind(self.parameters()).param_groups for p in group["params"]]
+        parameters = [p for group in update.bind(self).param_groups for p in group["params"]]
         if precision is not None:
             with checked(precision).during(parameters):
                 return self._step(args, t, loss, update, context, compile)

@@ -12,9 +12,9 @@ from nets import batch, difference, gradients, logits, made, same, teach
 import skipback as sb
 from skipback.core.feedback import Sees
 from skipback.core.method import Direct, Exact, HeadOnly
+from skipback.methods import fwm
 from skipback.routes.layerwise import Layerwise
 from skipback.routes.perturbed import Perturbed
-from skipback.methods import fwm
 
 
 def attached(method, case, *, seed=0, dtype=torch.float64, n=8):

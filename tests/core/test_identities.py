@@ -18,11 +18,11 @@ from torch.func import jacrev
 import skipback as sb
 from skipback import signals
 from skipback.core.blocks import behind
-from skipback.estimate import Space
 from skipback.core.method import Direct
+from skipback.core.records import Needs, SignalInputs
+from skipback.estimate import Space
 from skipback.routes.perturbed import Perturbed
 from skipback.signals import Delayed, LossGradient, Masked, OutputError, Scaled, Signal, Signed, Zero
-from skipback.core.records import Needs, SignalInputs
 
 PAPER = sb.methods.page("dfa").PAPER
 

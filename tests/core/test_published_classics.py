@@ -21,8 +21,8 @@ from torch import nn
 import skipback as sb
 from skipback import draws, signals
 from skipback.core.feedback import Fixed
-from skipback.methods import dfa
 from skipback.core.records import SignalInputs
+from skipback.methods import dfa
 
 
 def bce_sum(y, t):

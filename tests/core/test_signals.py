@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from skipback import signals
+from skipback.core.records import Needs, SignalInputs, as_matrix, matrix_of
 from skipback.signals import (
     Delayed,
     LossGradient,
@@ -20,7 +21,6 @@ from skipback.signals import (
     Ternarised,
     Zero,
 )
-from skipback.core.records import Needs, SignalInputs, as_matrix, matrix_of
 
 N, C = 6, 4
 

@@ -154,7 +154,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             return
         if in_backward():
             raise RuntimeError(WHOLE_CHECKPOINT)
-        x = first_tensor(inputs) if memory.checks_left > 0 else None
+        x = first_tensor(inputs) if memory.input_checks_left > 0 else None
         if x is not None:
             memory.check_views(context.ids, x)
 

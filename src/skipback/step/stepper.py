@@ -90,7 +90,9 @@ class Stepper:
         try:
             with torch.no_grad():
                 value = run(args, t, loss)
-                if averaged is not None:
+                if averaged is None:
+                    update.finish()
+                else:
                     self.ranks.close(averaged)
         except BaseException:
             if self.chain is not None:  # free the activations that the failed step has saved
