@@ -70,7 +70,7 @@ def train(learner, call, x, t, ids):
 def owned(learner):
     """What the state of a learner has beside its network and its memory."""
     state = learner.state_dict()
-    return {name: v for name, v in state.items() if not name.startswith(("net.", "star.memory."))}
+    return {name: v for name, v in state.items() if not name.startswith(("net.", "route.memory."))}
 
 
 def refusal(name, x, t):

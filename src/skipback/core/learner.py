@@ -141,7 +141,7 @@ class TaughtNetwork(nn.Module):
             return forward(*args, **kwargs)
         route = self.route or self._found(args, kwargs)
         for x in args:
-            if type(x) is Tensor and x.requires_grad and x.is_leaf and not gate.warned:
+            if type(x) is Tensor and x.requires_grad and x.is_leaf and route.cuts and not gate.warned:
                 gate.warned = True
                 advise([INPUT_GRADIENT])
         if gate.learns:

@@ -155,6 +155,8 @@ class CutRoute(Route):
 
     def __init__(self, method: Method, site: Site) -> None:
         super().__init__(method, site)
+        if site.layout.refused:
+            raise ValueError(site.layout.refused)
         modules = {name: site.net.get_submodule(name) for name in site.layout.places}
         self.cutter = Cutter(site.gate, site.layout, site.net, modules)
 

@@ -93,7 +93,9 @@ class LayerwiseRoute(Route, runs=(Layerwise,)):
         for k, (name, weight) in enumerate(self._meet(site.example).items()):
             self.weights[name] = k
             self._register(k, self.transport.init(weight.detach(), generator).detach())
-        self.owners = list(dict.fromkeys(module for module, _, name in self.places if name in self.weights))
+        # not the network itself, whose own weights are met in its call, also if a checkpoint runs it again
+        owners = [module for module, _, name in self.places if name in self.weights and module is not site.net]
+        self.owners = list(dict.fromkeys(owners))
 
     @property
     @override

@@ -151,12 +151,13 @@ class _Run:
     def _along(self, chain: Chain, x: Tensor) -> tuple[Tensor, Rule]:
         """Run the blocks one by one, without hooks. Returns the output and the head."""
         direct = self.direct
-        if direct is not None and direct.stream is not None and all_dense(chain):
+        # 0 where a feedback of the user's own estimates the Jacobian in another way
+        tangents: int = getattr(direct.direct.feedback, "tangents", 0) if direct is not None else 0
+        if direct is not None and direct.stream is not None and tangents and all_dense(chain):
             direct.check_inputs(x, self.context)
             direct.follow(self.device)
             self._early(direct)
-            feedback: Any = direct.direct.feedback  # it sees a Jacobian, so it has tangents
-            y, self.ahead, ports = forward_with_jacobian(chain, x, direct.stream, feedback.tangents)
+            y, self.ahead, ports = forward_with_jacobian(chain, x, direct.stream, tangents)
             for (block, rule), port in zip(chain.hidden, ports, strict=True):
                 self.pending.append((block, rule, port, port._version))
             return y, chain.head
