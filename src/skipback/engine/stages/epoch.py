@@ -27,7 +27,7 @@ from skipback.step.batch_signal import BatchSignal, early_signal
 from skipback.step.errors import error
 from skipback.step.fit import check
 from skipback.step.rules import Rule
-from skipback.update import Update
+from skipback.update import Update, check_update
 
 
 class StageBatch(NamedTuple):
@@ -69,6 +69,7 @@ class Epoch:
         self, learner: Learner, pipeline: RankPipeline, sizes: Sequence[int], loss: Loss, update: Update
     ) -> None:
         self.pipeline, self.loss, self.update = pipeline, loss, update
+        check_update(update)
         traits, layout = check("stages", learner, update, now=True), learner.layout
         chain = traits.chain
         assert chain is not None
