@@ -49,10 +49,8 @@ class Way:
 
     plan: Plan
     picks: tuple[int, ...]
+    whole: bool
     fitted: set[Any] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.whole = self.picks == tuple(range(len(self.picks)))
 
 
 class DirectRoute(CutRoute, runs=(Direct,)):
@@ -248,7 +246,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
                 self._add(block, one.tensor)
         leads = [lead for block, lead in zip(path.blocks, path.leads, strict=True) if block is not None]
         plan = self.plan([block for block, _ in met], leads)
-        way = self.ways[key] = Way(plan, tuple(k for k, block in enumerate(path.blocks) if block is not None))
+        picks = tuple(k for k, block in enumerate(path.blocks) if block is not None)
+        way = self.ways[key] = Way(plan, picks, whole=len(picks) == len(path.blocks))
         return way
 
     def _check_ports(self, way: Way, run: Pass, y: Tensor) -> None:
