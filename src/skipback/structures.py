@@ -5,12 +5,13 @@ Each acts as a matrix B (C, D) on the signal; `learner.feedback` shows it. They 
     Fixed        C D_l for each port           Kronecker    C (channels + space) for each port
     Sliced       C D_max for all ports         ConvShaped   C channels k^d for each port
     LowRank      r (C + D_l) for each port     Seeded       one number for each port
+    PerPosition  C D for each port (N, T, D), whatever T; C channels for (N, channels, ...), whatever the size
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 
 import torch
@@ -40,6 +41,7 @@ class Sliced(Feedback):
 
     draw: Draw = field(default_factory=Uniform)
     rescale: bool = False
+    homogeneous = True
 
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
         """See `Feedback`."""
@@ -65,6 +67,7 @@ class LowRank(Feedback):
     """
 
     rank: int = 10
+    homogeneous = True
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -84,6 +87,10 @@ class LowRank(Feedback):
         P, Q = parts
         return projected(lesson.signal.to(P.dtype) @ P, Q)
 
+    def matrix(self, port: PortSpec, parts: Parts) -> Tensor:
+        """See `Feedback`."""
+        return projected(*parts)
+
 
 @dataclass(frozen=True)
 class Kronecker(Feedback):
@@ -91,6 +98,8 @@ class Kronecker(Feedback):
 
     A port without space has A alone.
     """
+
+    homogeneous = True
 
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
         """See `Feedback`."""
@@ -110,6 +119,13 @@ class Kronecker(Feedback):
             return projected(signal, A)
         return torch.einsum("nc,ci,cs->nis", signal, A, parts[1]).reshape(-1, *lesson.port.shape)
 
+    def matrix(self, port: PortSpec, parts: Parts) -> Tensor:
+        """See `Feedback`."""
+        if len(parts) == 1:
+            return parts[0]
+        B: Tensor = parts[0].unsqueeze(2) * parts[1].unsqueeze(1)
+        return B.reshape(-1, *port.shape)
+
 
 @dataclass(frozen=True)
 class ConvShaped(Feedback):
@@ -124,6 +140,7 @@ class ConvShaped(Feedback):
 
     kernel: int = 1
     draw: Draw = field(default_factory=Uniform)
+    homogeneous = True
 
     def __post_init__(self) -> None:
         if self.kernel < 1 or self.kernel % 2 == 0:
@@ -159,8 +176,10 @@ class ConvShaped(Feedback):
 class Seeded(Feedback):
     """No storage: B[c, j] ~ U(-1/sqrt(D), 1/sqrt(D)) is a hash of its place and the port's key, made when it is needed.
 
-    The same numbers on every device. While one port is taught, its matrix exists; nothing is kept.
+    The same numbers on every device. B is made and used in pieces of some megabytes, and never as a whole.
     """
+
+    homogeneous = True
 
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
         """See `Feedback`."""
@@ -169,11 +188,44 @@ class Seeded(Feedback):
 
     def project(self, lesson: Lesson, parts: Parts) -> Tensor:
         """See `Feedback`."""
-        port = lesson.port
-        place = torch.arange(port.outputs * port.size, device=parts[0].device)
-        uniform = _mixed(place ^ _mixed(parts[0])).to(torch.float64) * 2**-31 - 1
-        B = (uniform * port.size**-0.5).to(port.dtype).reshape(port.outputs, *port.shape)
-        return projected(lesson.signal, B)
+        (key,), port, signal = parts, lesson.port, lesson.signal.to(lesson.port.dtype)
+        if port.outputs * port.size <= PIECE:
+            return projected(signal, self.matrix(port, parts))
+        exact = signal.to(torch.promote_types(signal.dtype, torch.float32))  # half precision would round each sum
+        teaching = exact.new_zeros(len(signal), port.size)
+        for rows, columns in _pieces(port):
+            B = _hashed(key, rows, columns, port)
+            teaching[:, columns].addmm_(exact[:, rows], B.to(exact.dtype))
+        return teaching.to(port.dtype).reshape(-1, *port.shape)
+
+    def matrix(self, port: PortSpec, parts: Parts) -> Tensor:
+        """See `Feedback`."""
+        B = torch.empty(port.outputs, port.size, dtype=port.dtype, device=parts[0].device)
+        for rows, columns in _pieces(port):
+            B[rows, columns] = _hashed(parts[0], rows, columns, port)
+        return B.reshape(port.outputs, *port.shape)
+
+
+PIECE = 2**18
+"""Entries of a seeded B that exist at once: about ten megabytes, with what the hash needs."""
+
+
+def _pieces(port: PortSpec) -> Iterator[tuple[slice, slice]]:
+    """The rows and columns of B, some at a time."""
+    width = min(port.size, PIECE)
+    height = PIECE // width
+    for column in range(0, port.size, width):
+        for row in range(0, port.outputs, height):
+            yield slice(row, min(row + height, port.outputs)), slice(column, min(column + width, port.size))
+
+
+def _hashed(key: Tensor, rows: slice, columns: slice, port: PortSpec) -> Tensor:
+    """These entries of B."""
+    row = torch.arange(rows.start, rows.stop, device=key.device).unsqueeze(1)
+    place = row * port.size + torch.arange(columns.start, columns.stop, device=key.device)
+    uniform: Tensor = _mixed(place ^ _mixed(key)).to(torch.float64) * 2**-31 - 1
+    bound: float = port.size**-0.5
+    return (uniform * bound).to(port.dtype)
 
 
 def _mixed(x: Tensor) -> Tensor:
@@ -182,6 +234,19 @@ def _mixed(x: Tensor) -> Tensor:
     x = (x ^ (x >> 16)) * 0x85EBCA6B & mask
     x = (x ^ (x >> 13)) * 0xC2B2AE35 & mask
     return x ^ (x >> 16)
+
+
+@dataclass(frozen=True)
+class PerPosition(Matrix):
+    """One matrix B (C, D) for all positions of a port (N, T, D), or all places of a port (N, D, H, W), of any size.
+
+    For outputs (N, C): each position is taught by its sample's signal. A port (N, D) has an ordinary matrix.
+
+    Attributes:
+        draw: fills B.
+    """
+
+    shares_positions = True
 
 
 @dataclass(frozen=True)
@@ -194,6 +259,16 @@ class _Wrapper(Feedback):
     def learns(self) -> bool:
         """That of the inner feedback."""
         return self.feedback.learns
+
+    @property
+    def homogeneous(self) -> bool:
+        """That of the inner feedback."""
+        return self.feedback.homogeneous
+
+    @property
+    def shares_positions(self) -> bool:
+        """That of the inner feedback."""
+        return self.feedback.shares_positions
 
     @property
     def sees(self) -> Sees:
@@ -222,6 +297,8 @@ class _Wrapper(Feedback):
 class Normalised(_Wrapper):
     """Each sample's teaching gets the norm of its signal: m_n |s_n| / |m_n|. Only the direction is left to B."""
 
+    homogeneous = _Wrapper.homogeneous
+
     def project(self, lesson: Lesson, parts: Parts) -> Tensor:
         """See `Feedback`."""
         teaching = self.feedback.project(lesson, parts)
@@ -243,6 +320,7 @@ class Gated(_Wrapper):
     """
 
     gate: Callable[[Tensor], Tensor] = torch.cos
+    homogeneous = _Wrapper.homogeneous
 
     @property
     def sees(self) -> Sees:

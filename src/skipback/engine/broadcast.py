@@ -54,6 +54,21 @@ class Plan:
             relayed=ahead if relayed else None,
         )
 
+    def teaching(
+        self,
+        k: int,
+        signal: Tensor,
+        scale: float | Tensor,
+        parts: Parts,
+        h: Tensor | None = None,
+        ahead: Tensor | None = None,
+    ) -> Tensor:
+        """What port k is taught, where the loss, and so the signal, was multiplied with `scale`."""
+        feedback = self.method.feedback
+        if feedback.homogeneous or (isinstance(scale, float) and scale == 1):
+            return feedback.project(self.lesson(k, signal, h, ahead), parts)
+        return feedback.project(self.lesson(k, signal / scale, h, ahead), parts) * scale
+
     def split(self, flat: Sequence[Tensor]) -> list[Parts]:
         """The tensors of each port's feedback, out of all of them in a row."""
         return [tuple(flat[i] for i in place) for place in self.places]
@@ -103,10 +118,9 @@ class Broadcast(torch.autograd.Function):
             signal = method.signal(Step(gradient=plan.rows(e), output=rows, target=target))
         if not method.signal.scales:
             signal = signal * scale
-        lessons = [plan.lesson(k, signal, activities[k], ahead[k]) for k in range(count)]
         taught, learned = ctx.needs_input_grad[5 : 5 + count], ctx.needs_input_grad[5 + 2 * count :]
         teachings = [
-            method.feedback.project(lessons[k], parts[k])
+            plan.teaching(k, signal, scale, parts[k], activities[k], ahead[k])
             .reshape(*e.shape[: 1 + plan.ports[k].positions], *plan.ports[k].shape)
             .to(ctx.dtypes[k])
             if taught[k]

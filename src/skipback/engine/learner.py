@@ -276,7 +276,7 @@ class Learner(nn.Module):
         if self.layout is None:
             return "blocks are found at the first forward pass"
         none = "for each weight" if isinstance(self.method, Layerwise) else "relayed" if self.star else "none"
-        return summary(self.layout, self.feedback, none, self.frozen)
+        return summary(self.layout, {} if self.star is None else self.star.shapes, none, self.frozen)
 
     def discover(self, *args: Any, **kwargs: Any) -> None:
         """Find the blocks with one forward pass, and draw the feedback. Changes no weight, buffer or random state."""

@@ -96,6 +96,13 @@ class Star(nn.Module):
         matrix = self.method.feedback.matrix
         return {block: matrix(self.ports[block], parts) for block, parts in self.parts.items() if parts}
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of `feedback`, which may be far larger than what is stored."""
+        return {
+            block: (self.ports[block].outputs, *self.ports[block].shape) for block in self.ports if self.names[block]
+        }
+
     def teachings(
         self, step: Step, activities: Mapping[str, Tensor], relayed: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
@@ -262,7 +269,8 @@ class Star(nn.Module):
     def _check_once(self, target: Tensor) -> None:
         if not self.checked and not torch.compiler.is_compiling():
             self.checked = True
-            check(self.method.signal, target, self.feedback)
+            known = {block: parts[0] for block, parts in self.parts.items() if len(parts) == 1}
+            check(self.method.signal, target, {b: B for b, B in known.items() if B.shape == self.shapes[b]})
 
     def follow(self, device: torch.device) -> None:
         """Move the feedback along if the network was moved without its learner."""

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
-
 from skipback.blocks import Layout
 
 
-def summary(layout: Layout, feedback: Mapping[str, Tensor], none: str, frozen: Sequence[str]) -> str:
+def summary(layout: Layout, feedback: Mapping[str, Sequence[int]], none: str, frozen: Sequence[str]) -> str:
     """Name, shape of the port, shape of the feedback and number of parameters of each block.
 
     Args:
         layout: the blocks.
-        feedback: the matrix of each block that has one.
+        feedback: the shape of the matrix of each block that has one.
         none: what to say of a block that has none.
         frozen: names of parameters that are not taught.
     """
     rows = [("block", "port", "feedback", "parameters")]
     for segment in layout.segments:
-        weight, head = feedback.get(segment.block), segment is layout.segments[-1]
-        taught = "exact gradient" if head else none if weight is None else _shape(weight.shape)
+        shape, head = feedback.get(segment.block), segment is layout.segments[-1]
+        taught = "exact gradient" if head else none if shape is None else _shape(shape)
         count = sum(p.numel() for p in segment.parameters)
         rows.append((segment.block, _shape(segment.shape[1:]), taught, f"{count:,}"))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]

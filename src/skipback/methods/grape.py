@@ -53,6 +53,7 @@ class AlignedRows(FromJacobian):
     """
 
     draw: Draw = field(default_factory=lambda: Gaussian(1.0))
+    homogeneous = True
 
     def project(self, lesson: Lesson, parts: Parts) -> Tensor:
         """See `Feedback`."""

@@ -45,6 +45,7 @@ class Relayed(Matrix):
     """
 
     draw: Draw = field(default_factory=Uniform)
+    homogeneous = True
     sees = Sees.RELAY
 
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:

@@ -52,6 +52,7 @@ class Subspace(Feedback):
     draw: Draw = field(default_factory=Zeros)
     decay: float = 1e-6
     learns = True
+    homogeneous = True
     sees = Sees.ACTIVITY
 
     def __post_init__(self) -> None:

@@ -257,7 +257,7 @@ class _Run:
         k, plan = self.stepper.index[block], star.plan(star.blocks)
         feedback, parts = star.method.feedback, star.parts_of(block)
         activity, ahead = y if star.by_activity else None, self.ahead.get(block)
-        teaching = feedback.project(plan.lesson(k, signal, activity, ahead), parts)
+        teaching = plan.teaching(k, signal, scale, parts, activity, ahead)
         if teaching.shape != y.shape or teaching.dtype != y.dtype:
             teaching = teaching.reshape(y.shape).to(y.dtype)
         if feedback.learns:
