@@ -15,10 +15,11 @@ from typing import Any
 from torch import nn, optim
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
+from skipback.renamed import renamed
 from skipback.update.base import MakeOptimizer, Parameters, Update, check_one_by_one, check_update
 from skipback.update.fused import FusedAdam, FusedSGD
 from skipback.update.optimizers import BLOCKWISE, ParameterGroup, hooked
-from skipback.update.split import Joined, Split, Which, split
+from skipback.update.split import Joined, SplitUpdate, Which, split
 
 __all__ = [
     "BLOCKWISE",
@@ -28,7 +29,7 @@ __all__ = [
     "MakeOptimizer",
     "ParameterGroup",
     "Parameters",
-    "Split",
+    "SplitUpdate",
     "Update",
     "Which",
     "adam",
@@ -93,3 +94,6 @@ def _muon(parameters: Iterable[nn.Parameter], **settings: Any) -> Optimizer:
 def rmsprop(lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0) -> Update:
     """RMSprop, as `torch.optim.RMSprop`."""
     return Update(partial(RMSprop, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay))
+
+
+__getattr__ = renamed(__name__, {"Group": "ParameterGroup", "Make": "MakeOptimizer"})
