@@ -17,7 +17,7 @@ from skipback.step.checks import shared
 from skipback.step.compiled import Compiler, compiler
 from skipback.step.fit import check
 from skipback.step.stepper import Stepper
-from skipback.update import Update
+from skipback.update import Update, check_update
 
 
 class Learner(TaughtNetwork):
@@ -75,7 +75,8 @@ class Learner(TaughtNetwork):
                 failed, or an earlier step was broken off.
         """
         args, context = x if isinstance(x, tuple) else (x,), BatchContext(t, ids, scale, mask)
-        check("step", self, update, now=True)
+        check_update(update)
+        check("step", self, now=True)
         if self.route is None:
             self.discover(*args)
         parameters = [p for group in update.bind(self).param_groups for p in group["params"]]

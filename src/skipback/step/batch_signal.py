@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from skipback.core.broadcast import lesson_gradient, teaching
+from skipback.core.broadcast import lesson_gradient, scaled, teaching
 from skipback.core.direct import DirectRoute
 from skipback.core.feedback import FeedbackTensors, Lesson
 from skipback.core.records import BatchContext
@@ -37,7 +37,7 @@ class BatchSignal:
         ahead: Mapping[str, Tensor] = NOTHING,
     ) -> None:
         self.direct, self.context, self.output, self.target, self.ahead = direct, context, output, target, ahead
-        self.signal = signal * context.scale if context.scaled and not direct.direct.signal.scales else signal
+        self.signal = signal * context.scale if scaled(context.scale) and not direct.direct.signal.scales else signal
         self.plan = direct.whole_plan()
 
     def check(self, k: int, port: Tensor) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from skipback.core.learner import TaughtNetwork
 from skipback.step.traits import Traits
-from skipback.update import Update, check_update
+from skipback.update import Update
 
 
 @dataclass(frozen=True)
@@ -187,12 +187,9 @@ def check(way: str, learner: TaughtNetwork, update: Update | None = None, *, now
     """The traits of a learner that a way of training takes. The arguments are those of `missing`.
 
     Raises:
-        TypeError: the update is none.
         ValueError: a trait is missing.
         RuntimeError: one of the surroundings, or the method, is.
     """
-    if update is not None:
-        check_update(update)
     traits = Traits(learner, update)
     found = missing(way, traits, now=now)
     if found is not None:

@@ -26,11 +26,12 @@ class StepPass(Pass):
 
     def cut(self, place: Place, tree: Any) -> Any:
         """Hand the ports over that pass a place."""
-        called, count = len(self.calls), len(self.met)
+        called = len(self.calls)
         if called >= len(self.layout.calls) or self.layout.calls[called] != place.module:
             raise RuntimeError(ANOTHER_WAY.format(place.module))
         flow = super().cut(place, tree)
-        for met in self.met[count:]:
+        found, self.met = self.met, []  # the pass holds no activation: each is freed as soon as its block is taught
+        for met in found:
             if (called + 1, met.position) not in self.blocks:
                 raise RuntimeError(ANOTHER_WAY.format(place.module))
             block = self.blocks[called + 1, met.position]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.broadcast import lesson_gradient, teaching
+from skipback.core.broadcast import lesson_gradient, scaled, teaching
 from skipback.core.direct import DirectRoute
 from skipback.core.feedback import Matrix
 from skipback.core.outputs import joined_output
@@ -243,7 +243,7 @@ class _Run:
             self._teach(direct, block, rule, port, signal)
 
     def _scaled(self, signal: Tensor, direct: DirectRoute) -> Tensor:
-        return signal * self.context.scale if self.context.scaled and not direct.direct.signal.scales else signal
+        return signal * self.context.scale if scaled(self.context.scale) and not direct.direct.signal.scales else signal
 
     def _teach(self, direct: DirectRoute, block: str, rule: Rule, y: Tensor, signal: Tensor) -> None:
         k, plan, parts, context = self.stepper.index[block], direct.whole_plan(), direct.parts_of(block), self.context

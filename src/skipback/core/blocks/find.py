@@ -121,8 +121,11 @@ def _layout(seen: Reading, frozen: frozenset[int], *, named: bool) -> Layout:
     written = {met.place.module for met in seen.run.met if met.flow._version > (met.version if met.flow.is_leaf else 0)}
     kept = [place for place in seen.places if place.module not in seen.heads]
     places = {place.module: replace(place, copy=place.module in written) for place in kept}
+    single = len(teaching) == 1
     kept_ports = [k for k, met in enumerate(seen.run.met) if met.place.module in places]
     leads = _leads(seen, teaching)
+    first = Path(tuple(seen.blocks[k] for k in kept_ports), tuple(None if single else leads[k] for k in kept_ports))
+    calls = tuple(name for name in seen.run.calls if name in places)
     return Layout(
         cuts=_cuts(seen, places),
         segments=_segments(seen, teaching[0]),
@@ -131,10 +134,11 @@ def _layout(seen: Reading, frozen: frozenset[int], *, named: bool) -> Layout:
         outputs={name: tuple(seen.outputs[name].shape) for name in teaching},
         heads=seen.heads,
         groups=_groups(seen, teaching),
-        first=Path(tuple(seen.blocks[k] for k in kept_ports), tuple(leads[k] for k in kept_ports)),
+        first=first,
         sites=tuple((_calls(seen, k, places), seen.run.met[k].position) for k in kept_ports),
         returned=seen.returned,
-        calls=tuple(name for name in seen.run.calls if name in places),
+        calls=calls,
+        paths={(calls, len(kept_ports)): first},  # as a compiled pass, which has no graph to read, takes it
         named=named,
         bare=frozenset(id(p) for p in seen.bare),
     )

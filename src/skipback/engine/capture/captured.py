@@ -10,7 +10,7 @@ from skipback.engine.capture.recorder import CudaGraphs, Recorder
 from skipback.engine.capture.steps import BatchTransform, Captured
 from skipback.learner import Learner
 from skipback.step.fit import check
-from skipback.update import Update
+from skipback.update import Update, check_update
 
 
 def captured(
@@ -49,7 +49,8 @@ def captured(
         ValueError: data, network and memory do not fit, or the step cannot be captured.
         RuntimeError: the method was taken off.
     """
-    check("step", learner, update)
+    check_update(update)
+    check("step", learner)
     check_data(learner, x, t, batch)
     if recorder is None and x.is_cuda:
         recorder = CudaGraphs(x.device)

@@ -80,7 +80,7 @@ class Captured:
             ValueError: the order is no vector of ids of this data set, the network is in eval mode, or the host takes
                 part in the step and that is refused (at the last step of the warm-up, which is complete).
         """
-        check("step", self.learner, self.update, now=True)
+        check("step", self.learner, now=True)
         check_order(order, len(self.x))
         order = order.to(self.x.device)
         self.total.zero_()

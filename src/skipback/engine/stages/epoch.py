@@ -28,7 +28,7 @@ from skipback.step.batch_signal import BatchSignal, early_signal
 from skipback.step.errors import error
 from skipback.step.fit import check
 from skipback.step.rules import Rule
-from skipback.update import Update, check_one_by_one
+from skipback.update import Update, check_one_by_one, check_update
 
 
 class StageBatch(NamedTuple):
@@ -70,6 +70,7 @@ class Epoch:
         self, learner: Learner, pipeline: RankPipeline, sizes: Sequence[int], loss: Loss, update: Update
     ) -> None:
         self.pipeline, self.loss, self.update = pipeline, loss, update
+        check_update(update)
         traits, layout = check("stages", learner, update, now=True), learner.layout
         chain = traits.chain
         assert chain is not None

@@ -8,7 +8,7 @@ from skipback.core.direct import DirectRoute
 from skipback.learner import Learner
 from skipback.step.fit import check
 from skipback.step.rules import Dense, Rule
-from skipback.update import Update
+from skipback.update import Update, check_update
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def parts(learner: Learner, update: Update, *, now: bool) -> WaveParts:
         ValueError: the signal is not early, or the network has another form, or is in eval mode.
         RuntimeError: several processes train, the method was taken off, or inside autocast or inference mode.
     """
+    check_update(update)
     found = check("wavefront", learner, update, now=now).chain
     assert found is not None
     stack = [rule for _, rule in found.hidden[1:] if isinstance(rule, Dense)]
