@@ -21,8 +21,6 @@ from skipback.core.rows import PER_SAMPLE, PlaceRows, PortRows, PositionRows, Sp
 
 Shapes = dict[str, Tensor]
 """By block, the port of one pass; under "" the output."""
-RunChanged = Callable[[Any, Any], Shapes]
-"""Runs the network on other inputs (args, kwargs), leaving no trace."""
 
 
 def specs(

@@ -21,6 +21,8 @@ from skipback.update.fused import FusedAdam, FusedSGD
 from skipback.update.optimizers import BLOCKWISE, ParameterGroup, hooked
 from skipback.update.split import Joined, SplitUpdate, Which, split
 
+__getattr__ = renamed(__name__, {"Group": "ParameterGroup", "Make": "MakeOptimizer"})
+
 __all__ = [
     "BLOCKWISE",
     "FusedAdam",
@@ -94,6 +96,3 @@ def _muon(parameters: Iterable[nn.Parameter], **settings: Any) -> Optimizer:
 def rmsprop(lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0) -> Update:
     """RMSprop, as `torch.optim.RMSprop`."""
     return Update(partial(RMSprop, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay))
-
-
-__getattr__ = renamed(__name__, {"Group": "ParameterGroup", "Make": "MakeOptimizer"})
