@@ -34,6 +34,7 @@ class Update:
 
     Attributes:
         optimizer: the `torch.optim` optimizer, once the first step has made it.
+        fuses: whether a step may be fused into a product (`fusable_rate`).
     """
 
     def __init__(self, make: MakeOptimizer) -> None:
@@ -42,6 +43,7 @@ class Update:
         self._seen: tuple[list[ParameterGroup] | None, int] = (None, 0)
         self._groups: dict[int, ParameterGroup] = {}  # by id, as hashing a tensor is slow
         self._held: list[int] = []
+        self.fuses = False
 
     def bind(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """Return the optimizer; the first call makes it from these parameters."""
@@ -205,7 +207,7 @@ class _FusedSGD(Update):
 
     def __init__(self, make: MakeOptimizer, *, inside: bool) -> None:
         super().__init__(make)
-        self.inside = inside
+        self.fuses = inside
 
     @override
     def _apply(self, group: ParameterGroup, parameters: list[Tensor], gradients: list[Tensor]) -> None:
@@ -228,7 +230,7 @@ class _FusedSGD(Update):
 
     @override
     def fusable_rate(self, parameter: nn.Parameter) -> float | None:
-        if not self.inside:
+        if not self.fuses:
             return None
         group = self.group(parameter)
         if group["momentum"] or group["weight_decay"] or group["maximize"] or hooked(self.optimizer):

@@ -61,7 +61,9 @@ class Plan:
         relayed = ahead is not None and Sees.RELAY in self.method.feedback.sees
         return Lesson(
             port=spec,
-            signal=signal if len(output) == 2 and spec.rows.per_sample else spec.rows.of_signal(signal, output, port),
+            signal=signal
+            if len(output) == 2 and (spec.rows is PER_SAMPLE or spec.rows.per_sample)
+            else spec.rows.of_signal(signal, output, port),
             activity=None if h is None else spec.rows.of_port(h, spec.shape),
             jacobian=None if relayed else ahead,
             relayed=ahead if relayed else None,
