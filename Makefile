@@ -5,13 +5,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES := src tests benchmarks
 
-.PHONY: run test check format lint types floors clean
+.PHONY: run quick test slow check format lint types floors clean
 
 run: $(VENV)/.run  ## train several methods side by side on real data, then open the report
 	$(BIN)/skipback compare digits --out runs/digits --open
 
-test: $(VENV)/.test  ## the whole test suite
+quick: $(VENV)/.test  ## under a minute: the contract on a few networks, identities, oracles
+	$(BIN)/python -m pytest -n 2 -m 'quick and not slow' tests/core
+
+test: $(VENV)/.test  ## all but the tiers of their own command
 	$(BIN)/python -m pytest -n 2
+
+slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.check format lint types floors test  ## what CI runs
 
@@ -36,13 +42,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: $(BIN)/python constraints.txt pyproject.toml
-	$(PIP) -e .
+	$(PIP) -e '.[lab]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	$(PIP) -e '.[test]'
+	$(PIP) -e '.[lab,test]'
 	touch $@
 
 $(VENV)/.check: $(VENV)/.test
-	$(PIP) -e '.[test,dev]'
+	$(PIP) -e '.[lab,test,dev]'
 	touch $@

@@ -81,15 +81,10 @@ class Learner(TaughtNetwork):
             check("step", self, now=True)
         if self.route is None:
             self.discover(*args)
-        groups = update.bind(self.parameters()).param_groups
-        if precision is None:
-            return self._step(args, t, loss, update, context, compile)
-        with checked(precision).during([p for group in groups for p in group["params"]]):
-            return self._step(args, t, loss, update, context, compile)
-
-    def _step(
-        self, args: Any, t: Tensor, loss: Loss, update: Update, context: BatchContext, compile: bool | Compiler
-    ) -> Tensor:
+        groups = update.bind(self).param_groups
+        if precision is not None:
+            with checked(precision).during([p for group in groups for p in group["params"]]):
+                return self.step(x, t, loss=loss, update=update, ids=ids, scale=scale, mask=mask, compile=compile)
         how, stepper = None if compile is False else compiler(compile), self._stepper or self._block_by_block()
         if stepper is not None and not self.gate.plain and stepper.fits(args) and (how is None or stepper.chain):
             return stepper(args, t, loss, update, context, how)

@@ -200,6 +200,12 @@ class _Wrapper(Feedback):
         """That of the inner feedback."""
         return self.feedback.sees
 
+    @property
+    def tangents(self) -> int:
+        """The random directions per step of the inner feedback, where it estimates a Jacobian; else 0."""
+        count: int = getattr(self.feedback, "tangents", 0)
+        return count
+
     def forward_mode(self, passes: ForwardPasses) -> Mapping[str, Tensor]:
         """See `Feedback`."""
         return self.feedback.forward_mode(passes)

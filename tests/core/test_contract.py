@@ -11,8 +11,10 @@ from nets import batch, difference, gradients, logits, made, same, teach
 
 import skipback as sb
 from skipback.core.feedback import Sees
-from skipback.core.method import Direct, Exact, HeadOnly, Layerwise, Perturbed
+from skipback.core.method import Direct, Exact, HeadOnly
 from skipback.methods import fwm
+from skipback.routes.layerwise import Layerwise
+from skipback.routes.perturbed import Perturbed
 
 
 def attached(method, case, *, seed=0, dtype=torch.float64, n=8):
@@ -128,7 +130,7 @@ def test_deepcopy_of_the_network_after_a_forward(method, case):
     learner, x, t, ids = attached(method, case)
     learner(x, target=t, ids=ids)
     net = copy.deepcopy(learner.net)
-    other = next(iter(net._forward_pre_hooks.values())).__self__  # a network carries its learner along
+    other = net.forward.learner  # a network carries its learner along
     assert other is not learner
     assert other.net is net
     results = []
@@ -405,12 +407,12 @@ def test_the_network_keeps_its_own_state_dict(method, case):
     assert list(learner.net.state_dict()) == keys
     extra = set(learner.state_dict()) - {f"net.{key}" for key in keys}
     expected = (
-        {f"star.{name}" for names in learner.direct.names.values() for name in names} if learner.direct else set()
+        {f"route.{name}" for names in learner.direct.names.values() for name in names} if learner.direct else set()
     )
     if learner.memory is not None:
-        expected |= {f"star.memory.{name}" for name in ("rows", "seen", "prints")}
+        expected |= {f"route.memory.{name}" for name in ("rows", "seen", "prints")}
     if getattr(method, "feedback", None) is not None and Sees.JACOBIAN in method.feedback.sees:
-        expected.add("star.stream.position")
+        expected.add("route.stream.position")
     if learner.route is not None:
         expected |= {f"route.{name}" for name in learner.route.state_dict()}
     assert extra == expected

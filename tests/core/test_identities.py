@@ -17,11 +17,12 @@ from torch.func import jacrev
 
 import skipback as sb
 from skipback import signals
-from skipback.core.blocks import reached
+from skipback.core.blocks import behind
+from skipback.core.method import Direct
+from skipback.core.records import Needs, SignalInputs
 from skipback.estimate import Space
-from skipback.core.method import Direct, Perturbed
+from skipback.routes.perturbed import Perturbed
 from skipback.signals import Delayed, LossGradient, Masked, OutputError, Scaled, Signal, Signed, Zero
-from skipback.core.records import Needs, Step
 
 PAPER = sb.methods.page("dfa").PAPER
 
@@ -178,8 +179,8 @@ def test_the_graph_is_a_star(direct, case):
     assert len(arms) == len(learner.layout.segments)
     found = []
     for arm in arms:
-        stub = type("Stub", (), {"grad_fn": arm})  # what `reached` looks at
-        found.append({id(p) for p in reached(stub)})
+        stub = type("Stub", (), {"grad_fn": arm})  # what `behind` looks at
+        found.append({id(p) for p in behind([stub]).parameters})
     sizes = [len(one) for one in found]
     assert len(set.union(*found)) == sum(sizes)
     assert set.union(*found) == {id(p) for p in learner.net.parameters()}
@@ -343,13 +344,13 @@ def test_a_zero_signal_and_shallow_have_one_trajectory(optimizer):
 
 
 @dataclass(frozen=True)
-class BatchContext(Signal):
+class Given(Signal):
     """A signal of these values: what a user may write."""
 
     values: torch.Tensor
     needs: ClassVar[Needs] = Needs.TARGET
 
-    def __call__(self, step: Step) -> torch.Tensor:
+    def __call__(self, step: SignalInputs) -> torch.Tensor:
         return self.values
 
 
@@ -357,7 +358,7 @@ def test_hidden_gradients_are_linear_in_the_signal(case):
     a, b = torch.randn(2, 8, C, dtype=torch.float64)
     found = []
     for values in (a, b, 2 * a - 3 * b):
-        learner, x, t, ids = attached(by(BatchContext(values)), case)
+        learner, x, t, ids = attached(by(Given(values)), case)
         torch.manual_seed(5)
         teach(learner, x, t, ids)
         found.append({k: g for k, g in hidden(learner, gradients(learner.net)).items() if k not in case.dead})
@@ -406,7 +407,7 @@ def test_sign_signal():
     learner, x, t, ids = attached(by(Signed(LossGradient())))
     y = logits(learner.net(x)).detach()
     e = (torch.softmax(y, 1) - F.one_hot(t, C)) / len(x)
-    expected, *_ = attached(by(BatchContext(e.sign())))
+    expected, *_ = attached(by(Given(e.sign())))
     for one in (learner, expected):
         one.zero_grad()
         teach(one, x, t, ids)
@@ -419,7 +420,7 @@ def test_masked_signal(late):
     learner, x, t, ids = attached(by(Masked(inner)))
     y = torch.softmax(plain(learner, x), 1)
     error = (y - F.one_hot(t, C)) / (len(x) if late else 1)
-    expected, *_ = attached(by(BatchContext(error * F.one_hot(t, C))))
+    expected, *_ = attached(by(Given(error * F.one_hot(t, C))))
     for one in (learner, expected):
         teach(one, x, t, ids)
     assert difference(gradients(expected.net), gradients(learner.net)) < 1e-12

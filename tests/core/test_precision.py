@@ -14,10 +14,10 @@ from twins import apart, batches, cross_entropy, equal, moved, twins, weights
 
 import skipback as sb
 from skipback import draws, precision, update
+from skipback.signals import Delayed, OutputError, softmax, zeros
 from skipback.step import ranks, stepper
 from skipback.step.autocast_dense import AutocastDense
 from skipback.step.rules import ModulesBlock
-from skipback.signals import Delayed, OutputError, softmax, zeros
 
 BF16 = torch.bfloat16
 

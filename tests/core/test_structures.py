@@ -9,6 +9,7 @@ from nets import batch, made
 import skipback as sb
 from skipback import draws
 from skipback.core.feedback import Fixed, Lesson, Sees
+from skipback.core.records import PortSpec
 from skipback.methods import dkp, fdfa, ldfa
 from skipback.structures import (
     ConvShaped,
@@ -21,7 +22,6 @@ from skipback.structures import (
     UnitColumns,
     with_draw,
 )
-from skipback.core.records import PortSpec
 
 CPU = torch.device("cpu")
 ALL = [

@@ -266,8 +266,8 @@ def test_the_way_without_closed_form_has_none(monkeypatch):
 def test_a_method_with_a_memory_is_measured_after_its_first_epoch():
     learner = taught.learner(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 10)), "f3", torch.randn(8, 6))
     assert bool(learner.memory.seen.all())
-    assert learner.memory.complete
-    assert learner.memory.checks_left == 0
+    assert learner.memory.all_seen
+    assert learner.memory.input_checks_left == 0
 
 
 def test_update_in_backward_is_plain_sgd(monkeypatch):

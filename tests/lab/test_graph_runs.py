@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from skipback.core.records import SignalInputs
 from skipback.lab import data
 from skipback.lab.cli import main
 from skipback.lab.config import Run
 from skipback.lab.data import DataError, Graph, nodes
 from skipback.lab.labelled import Labelled, of_labelled
 from skipback.lab.trainer import Trainer
-from skipback.routes.anchored import anchored
 from skipback.methods import dfa, drtp
+from skipback.routes.anchored import anchored
 from skipback.signals import Scaled, Target
-from skipback.core.records import SignalInputs
 
 N, F, C = 60, 9, 3
 SPLITS = ("train", "valid", "test")

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -41,6 +42,12 @@ class Plan:
             tensor shared by several ports appears in that list once.
         columns: for each port, which columns of the signal teach it, where the network has several outputs; else `None`.
         homogeneous: whether the feedback of a scaled signal is the scaled teaching.
+        by_activity: the feedback sees the port.
+        by_relay: the feedback sees relayed tangents.
+        by_output: the signal sees the output.
+        scales: the signal grows with what the loss is multiplied with.
+        plain: each port has one row per sample, so that shapes follow from that of the error.
+        one_each: each port has one tensor of its own.
     """
 
     method: Direct
@@ -49,6 +56,24 @@ class Plan:
     indices: tuple[tuple[int, ...], ...]
     columns: tuple[Columns | None, ...]
     homogeneous: bool
+    by_activity: bool = field(init=False)
+    by_relay: bool = field(init=False)
+    by_output: bool = field(init=False)
+    scales: bool = field(init=False)
+    plain: bool = field(init=False)
+    one_each: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        sees, needs = self.method.feedback.sees, self.method.signal.needs
+        traits = {
+            "by_activity": Sees.ACTIVITY in sees,
+            "by_relay": Sees.RELAY in sees,
+            "by_output": Needs.OUTPUT in needs,
+            "plain": all(spec.rows is PER_SAMPLE for spec in self.ports),
+            "one_each": self.indices == tuple((k,) for k in range(len(self.indices))),
+            "scales": self.method.signal.scales,
+        }
+        vars(self).update(traits)  # it is frozen
 
     def lesson(
         self, k: int, signal: Tensor, output: Sequence[int], port: Sequence[int], h: Tensor | None, ahead: Tensor | None
@@ -58,11 +83,11 @@ class Plan:
         if columns is not None:
             signal = torch.cat([_summed(signal, group) for group in columns], 1)
             output = (*output[:1], signal.shape[1]) if len(output) == 2 else output
-        relayed = ahead is not None and Sees.RELAY in self.method.feedback.sees
+        relayed = ahead is not None and self.by_relay
         return Lesson(
             port=spec,
             signal=signal
-            if len(output) == 2 and (spec.rows is PER_SAMPLE or spec.rows.per_sample)
+            if len(output) == 2 and spec.rows is PER_SAMPLE
             else spec.rows.of_signal(signal, output, port),
             activity=None if h is None else spec.rows.of_port(h, spec.shape),
             jacobian=None if relayed else ahead,
@@ -71,6 +96,8 @@ class Plan:
 
     def split(self, flat: Sequence[Tensor]) -> list[FeedbackTensors]:
         """The tensors of each port's feedback, out of the flat list."""
+        if self.one_each:
+            return list(zip(flat, strict=True))
         return [tuple([flat[i] for i in index]) for index in self.indices]
 
     def join(self, changes: Sequence[FeedbackTensors], count: int) -> list[Tensor | None]:
@@ -92,6 +119,11 @@ def _summed(signal: Tensor, group: tuple[tuple[int, int], ...]) -> Tensor:
     return total
 
 
+def scaled(scale: float | Tensor) -> bool:
+    """Whether the scale is anything but a plain 1: a product with it takes as long as a small block's."""
+    return type(scale) is not float or scale != 1
+
+
 def teaching(
     plan: Plan,
     k: int,
@@ -102,7 +134,7 @@ def teaching(
     dtype: torch.dtype,
 ) -> Tensor:
     """The teaching of port k, in the shape and dtype of the port. The one place where a block is taught."""
-    if plan.homogeneous or not context.scaled:
+    if plan.homogeneous or not scaled(context.scale):
         taught = plan.method.feedback.project(lesson, parts)
     else:  # the law of such a feedback is that of the loss as it was
         taught = plan.method.feedback.project(_unscaled(lesson, context), parts) * context.scale
@@ -116,18 +148,21 @@ def lesson_gradient(plan: Plan, lesson: Lesson, parts: FeedbackTensors, context:
     """The gradients of learned feedback: that of the loss as it was, and then scaled like the loss."""
     wide = _unscaled(lesson, context, parts[0].dtype)  # half precision would lose the quotient
     found = plan.method.feedback.gradient(wide, parts)
-    return tuple([d * context.scale for d in found]) if context.scaled else found
+    return tuple([d * context.scale for d in found]) if scaled(context.scale) else found
 
 
 def _unscaled(lesson: Lesson, context: BatchContext, dtype: torch.dtype | None = None) -> Lesson:
     signal = lesson.signal if dtype is None else lesson.signal.to(dtype)
     return Lesson(
         port=lesson.port,
-        signal=signal / context.scale if context.scaled else signal,
+        signal=signal / context.scale if scaled(context.scale) else signal,
         activity=lesson.activity,
         jacobian=lesson.jacobian,
         relayed=lesson.relayed,
     )
+
+
+DTYPE, SHAPE = attrgetter("dtype"), attrgetter("shape")
 
 
 class Broadcast(torch.autograd.Function):
@@ -145,16 +180,14 @@ class Broadcast(torch.autograd.Function):
         *rest: Tensor | None,
     ) -> Tensor:
         """Pass y on, and save what backward needs: the signal if known, the target, feedback, and what it sees."""
-        method, count = plan.method, len(plan.ports)
+        count = len(plan.ports)
         ports, ahead, parts = rest[:count], rest[count : 2 * count], rest[2 * count :]
-        output = y.detach() if Needs.OUTPUT in method.signal.needs and known is None else None
-        activities = ports if Sees.ACTIVITY in method.feedback.sees else [None] * count
-        ctx.save_for_backward(known, target, output, *activities, *ahead, *parts)
+        output = y.detach() if plan.by_output and known is None else None
+        ctx.save_for_backward(known, target, output, *(ports if plan.by_activity else [None] * count), *ahead, *parts)
         ctx.plan, ctx.context, ctx.before = plan, context, None
         ctx.first = None if first is None else functools.partial(first, y.detach(), context=context, node=y.grad_fn)
-        ctx.dtypes = [port.dtype for port in ports if port is not None]  # all are tensors; this says so to mypy
-        plain = all(spec.rows is PER_SAMPLE for spec in plan.ports)  # then shapes follow from that of the error
-        ctx.shapes = None if plain else [port.shape for port in ports if port is not None]
+        ctx.dtypes = list(map(DTYPE, ports))
+        ctx.shapes = None if plan.plain else list(map(SHAPE, ports))
         return y.detach()  # y itself would become a view, which the user could not write in place
 
     @staticmethod
@@ -186,29 +219,29 @@ def _sent(ctx: Any, e: Tensor) -> list[Tensor | None]:
     """The teaching of each port, then the gradient of each feedback tensor, for an error e at the output."""
     plan, context, count = ctx.plan, ctx.context, len(ctx.plan.ports)
     known, target, output, *rest = ctx.saved_tensors
-    activities, ahead, parts = rest[:count], rest[count : 2 * count], plan.split(rest[2 * count :])
-    rows, shapes = output_rows(e), ctx.shapes or [(*e.shape[:1], *spec.shape) for spec in plan.ports]
+    parts = plan.split(rest[2 * count :])
+    rows = e if e.dim() == 2 else output_rows(e)
     if known is not None:
         signal = where_error(plan.method, known, rows)
     else:
         seen = None if output is None else output_rows(output)
         signal = plan.method.signal(SignalInputs(gradient=rows, output=seen, target=target))
-    if context.scaled and not plan.method.signal.scales:
+    if not plan.scales and scaled(context.scale):
         signal = signal * context.scale
-    taught, learned = ctx.needs_input_grad[6 : 6 + count], ctx.needs_input_grad[6 + 2 * count :]
-    lessons = [
-        plan.lesson(k, signal, e.shape, shapes[k], activities[k], ahead[k]) if taught[k] or any(learned) else None
-        for k in range(count)
-    ]
-    sent: list[Tensor | None] = [
-        teaching(plan, k, lesson, parts[k], context, shapes[k], ctx.dtypes[k]) if taught[k] and lesson else None
-        for k, lesson in enumerate(lessons)
-    ]
-    changes: list[Tensor | None] = [None] * len(learned)
-    if any(learned):
-        found = [lesson_gradient(plan, lesson, parts[k], context) for k, lesson in enumerate(lessons) if lesson]
-        changes = plan.join(found, len(learned))
-    return [*sent, *changes]
+    learns = any(ctx.needs_input_grad[6 + 2 * count :])
+    sent: list[Tensor | None] = [None] * (count + len(rest) - 2 * count)
+    found: list[FeedbackTensors] = []
+    for k in range(count):
+        if learns or ctx.needs_input_grad[6 + k]:
+            shape = (e.shape[0], *plan.ports[k].shape) if ctx.shapes is None else ctx.shapes[k]
+            lesson = plan.lesson(k, signal, e.shape, shape, rest[k], rest[count + k])
+            if ctx.needs_input_grad[6 + k]:
+                sent[k] = teaching(plan, k, lesson, parts[k], context, shape, ctx.dtypes[k])
+            if learns:
+                found.append(lesson_gradient(plan, lesson, parts[k], context))
+    if learns:
+        sent[count:] = plan.join(found, len(rest) - 2 * count)
+    return sent
 
 
 def where_error(method: Direct, known: Tensor, e: Tensor) -> Tensor:

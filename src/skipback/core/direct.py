@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from skipback.core.advice import advise_error, advise_targets, check_port, no_context, refuse_untaught
-from skipback.core.blocks import Met, Pass, Path, first_tensor
+from skipback.core.blocks import Pass, first_tensor, in_backward
 from skipback.core.broadcast import Columns, Plan, broadcast, teaching, where_error
 from skipback.core.feedback import Feedback, FeedbackTensors, ForwardPasses, Sees
 from skipback.core.method import Direct
@@ -26,11 +27,32 @@ from skipback.core.records import (
     matrix_of,
     taught_rows,
 )
-from skipback.core.route import Call, CutRoute, Site, in_backward, ports_of
+from skipback.core.route import Call, CutRoute, Site, ports_of
 from skipback.core.rows import output_rows, row_width
 from skipback.core.specs import spec_of, specs
 from skipback.memory import Memory
 from skipback.streams import Stream, seeded
+
+SHAPE, VERSION = attrgetter("shape"), attrgetter("_version")
+
+
+@dataclass(eq=False)
+class Way:
+    """One way through the network, as it is taught.
+
+    Attributes:
+        plan: the ports of its passes.
+        picks: their numbers among the tensors that a pass meets.
+        whole: whether those are all.
+        fitted: shapes of the output and the ports that were found to fit.
+    """
+
+    plan: Plan
+    picks: tuple[int, ...]
+    fitted: set[Any] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.whole = self.picks == tuple(range(len(self.picks)))
 
 
 class DirectRoute(CutRoute, runs=(Direct,)):
@@ -67,7 +89,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self.width = row_width(self.shape)
         self.ports: dict[str, PortSpec] = {}
         self.names: dict[str, list[str]] = {}
-        self.plans: dict[Any, Plan] = {}
+        self.ways: dict[Any, Way] = {}
+        self.whole: Plan | None = None
         found = specs(site.net, site.layout, self.shape, method.feedback, site.look)
         self._fill(found, method.feedback.init(found, seeded("direct feedback", site.seed)))
         self.stream = Stream(site.seed) if Sees.JACOBIAN in sees else None
@@ -141,8 +164,13 @@ class DirectRoute(CutRoute, runs=(Direct,)):
 
     @override
     def run(self, call: Call, context: BatchContext) -> Any:
-        ahead = self.open(call, context)
-        output, run = self.cut(call)
+        ahead = self.open(call, context) if self.looks_ahead or self.memory is not None else None
+        cutter = self.cutter
+        before, cutter.run = cutter.run, (run := Pass(self.net_of[0], ports=self.layout.ports))
+        try:
+            output = call.forward(*call.args, **call.kwargs)
+        finally:
+            cutter.run = before
         return self.connect(output, run, context, ahead)
 
     def open(self, call: Call, context: BatchContext) -> Mapping[str, Tensor]:
@@ -157,7 +185,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             return
         if in_backward():
             raise RuntimeError(WHOLE_CHECKPOINT)
-        x = first_tensor(inputs) if memory.checks_left > 0 else None
+        x = first_tensor(inputs) if memory.input_checks_left > 0 else None
         if x is not None:
             memory.check_views(context.ids, x)
 
@@ -176,50 +204,66 @@ class DirectRoute(CutRoute, runs=(Direct,)):
 
     @override
     def connect(self, output: Any, run: Pass, context: BatchContext, ahead: Mapping[str, Tensor] | None = None) -> Any:
-        path = self.path(output, run)
-        if type(output) is Tensor and not any([met.flow is output for met in run.met]):  # noqa: C419
-            return self._connected(output, run, path, context, ahead)
+        if type(output) is Tensor:
+            return self._connected(output, output, run, context, ahead)
         outputs = Outputs(output, self.layout, run.met)
-        return outputs.connected(self._connected(outputs.y, run, path, context, ahead))
+        return outputs.connected(self._connected(outputs.y, output, run, context, ahead))
 
     def _connected(
-        self, y: Tensor, run: Pass, path: Path, context: BatchContext, ahead: Mapping[str, Tensor] | None
+        self, y: Tensor, output: Any, run: Pass, context: BatchContext, ahead: Mapping[str, Tensor] | None
     ) -> Tensor:
-        met = ports_of(run, path)
-        if not met:  # all hidden blocks are frozen
+        if torch.compiler.is_compiling():
+            key = run.fingerprint((y,))
+        else:  # the same; written out, as it is asked at every pass
+            key = (*run.calls, *run.marks, -1 if y.grad_fn is None else y.grad_fn._sequence_nr() - run.first)
+        way = self.ways.get(key) or self._way(key, output, run)
+        if not way.picks:  # all hidden blocks are frozen
             self.remember(y, context)
             return y
-        self.follow(y.device)
-        plan = self.plans.get(path) or self._planned(path, met)
-        for spec, (_, one) in zip(plan.ports, met, strict=True):
-            check_port(spec, one.tensor, one.version, y)
-        known, target = self._known(y, met[0][1].tensor, context)
-        held = self._held
+        held: Any = self._parameters if self.gate.learns else self._buffers
+        parts = list(map(held.__getitem__, way.plan.names))
+        if parts and parts[0].device != y.device:
+            self.follow(y.device)
+            parts = list(map(held.__getitem__, way.plan.names))
+        ports = run.tensors if way.whole else [run.tensors[i] for i in way.picks]
+        if (y.shape, *map(SHAPE, ports)) not in way.fitted or list(map(VERSION, run.tensors)) != run.versions:
+            self._check_ports(way, run, y)
+        known, target = self._known(y, ports[0], context) if self.by_target else (None, None)
+        look = self.error_seen or torch.compiler.is_compiling()
         return broadcast(
-            plan,
+            way.plan,
             y,
             known=known,
             target=target,
             context=context,
-            ports=[one.tensor for _, one in met],
-            parts=[held[name] for name in plan.names],
-            ahead=[ahead[block] for block, _ in met] if ahead else (),
-            first=None if self.error_seen or torch.compiler.is_compiling() else self.look,
+            ports=ports,
+            parts=parts,
+            ahead=[ahead[spec.name] for spec in way.plan.ports] if ahead else (),
+            first=None if look else self.look,
         )
+
+    def _way(self, key: Any, output: Any, run: Pass) -> Way:
+        """Read a pass that takes a new way through the network."""
+        path = self.path(output, run, key)
+        met = ports_of(run, path)
+        for block, one in met:
+            if block not in self.ports:
+                self._add(block, one.tensor)
+        leads = [lead for block, lead in zip(path.blocks, path.leads, strict=True) if block is not None]
+        plan = self.plan([block for block, _ in met], leads)
+        way = self.ways[key] = Way(plan, tuple(k for k, block in enumerate(path.blocks) if block is not None))
+        return way
+
+    def _check_ports(self, way: Way, run: Pass, y: Tensor) -> None:
+        for spec, k in zip(way.plan.ports, way.picks, strict=True):
+            check_port(spec, run.tensors[k], run.versions[k], y)
+        way.fitted.add((y.shape, *(run.tensors[k].shape for k in way.picks)))
 
     def look(self, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
         """Look at the first error that arrives."""
         if not self.error_seen:
             self.error_seen = True
             advise_error(self.direct, y, e, context, node)
-
-    def _planned(self, path: Path, met: Sequence[tuple[str, Met]]) -> Plan:
-        for block, one in met:
-            if block not in self.ports:
-                self._add(block, one.tensor)
-        leads = [lead for block, lead in zip(path.blocks, path.leads, strict=True) if block is not None]
-        plan = self.plans[path] = self.plan([block for block, _ in met], leads)
-        return plan
 
     def plan(self, blocks: Sequence[str], leads: Sequence[frozenset[str] | None]) -> Plan:
         """What the broadcast must know of a pass that met these ports, each of which leads to these outputs."""
@@ -235,10 +279,10 @@ class DirectRoute(CutRoute, runs=(Direct,)):
 
     def whole_plan(self) -> Plan:
         """The plan of a pass that meets each port once."""
-        if self.blocks not in self.plans:
+        if self.whole is None or len(self.whole.ports) < len(self.blocks):
             lead = dict(zip(self.layout.first.blocks, self.layout.first.leads, strict=True))
-            self.plans[self.blocks] = self.plan(self.blocks, [lead.get(block) for block in self.blocks])
-        return self.plans[self.blocks]
+            self.whole = self.plan(self.blocks, [lead.get(block) for block in self.blocks])
+        return self.whole
 
     def _columns(self, lead: frozenset[str] | None) -> Columns | None:
         """The columns of the signal that teach a port which leads to these outputs; `None` for all of them.

@@ -12,6 +12,7 @@ class Gate:
     """Whether the network is taught now. One for a learner, shared by its route.
 
     Attributes:
+        learns: what learns beside the network, as a sentence; empty if nothing does.
         plain: the network is left alone: inside `exact()`, or in an anchored pass.
         running: a pass is open.
         inside: calls of the learner itself that run now, rather than of the network alone.
@@ -20,6 +21,7 @@ class Gate:
         stepped: learned feedback was seen to change.
     """
 
+    learns: str = ""
     plain: bool = False
     running: bool = False
     inside: int = 0

@@ -72,7 +72,7 @@ class TaughtNetwork(nn.Module):
         self.layout: Layout | None = None
         self.route = None
         # what changes with every pass lives in objects of its own: nn.Module pays microseconds for each attribute set
-        self.gate = Gate()
+        self.gate = Gate(learns=method.learns)
         self._contexts: list[BatchContext] = []
         self.replaced = vars(net).get("forward")
         net.forward = Forward(self, net.forward)
@@ -137,18 +137,20 @@ class TaughtNetwork(nn.Module):
         """One pass of the network: plain inside `exact()` and without gradients, else by the method's route."""
         forward = self.replaced or type(self.net).forward.__get__(self.net)
         gate = self.gate
-        if gate.running or gate.idle:
+        if gate.running or gate.plain or not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         route = self.route or self._found(args, kwargs)
         for x in args:
-            if type(x) is Tensor and x.requires_grad and x.is_leaf and not gate.warned:
+            if type(x) is Tensor and x.requires_grad and x.is_leaf and route.cuts and not gate.warned:
                 gate.warned = True
                 advise([INPUT_GRADIENT])
-        if self.method.learns or not torch.compiler.is_compiling():
+        if gate.learns:
             self._check(gate)
+        elif not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+            raise RuntimeError(TRANSFORMED)
         gate.running = True
         try:
-            return route.run(Call(forward, args, kwargs), self._context())
+            return route.run(Call(forward, args, kwargs), self._contexts[-1] if self._contexts else NO_CONTEXT)
         finally:
             gate.running = False
 
@@ -164,12 +166,12 @@ class TaughtNetwork(nn.Module):
 
     def _check(self, gate: Gate) -> None:
         """Refuse a transform of torch.func, and feedback that learns and that nobody steps or averages."""
-        compiling, learns = torch.compiler.is_compiling(), self.method.learns
+        compiling, learns = torch.compiler.is_compiling(), gate.learns
         if not compiling and torch._C._functorch.peek_interpreter_stack() is not None:
             raise RuntimeError(TRANSFORMED)
-        if learns and self.net.training and not gate.inside:
+        if self.net.training and not gate.inside:
             check_ranks(learns)
-        if learns and not compiling and self.route is not None:
+        if not compiling and self.route is not None:
             check_optimizer(gate, list(self.net.parameters()), list(self.route.parameters()))
 
     @contextlib.contextmanager

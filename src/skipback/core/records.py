@@ -77,11 +77,6 @@ class BatchContext:
     scale: float | Tensor = 1.0
     mask: Tensor | None = None
 
-    @property
-    def scaled(self) -> bool:
-        """Whether the scale is anything but a plain 1: a product with it takes as long as a small block's."""
-        return not (isinstance(self.scale, float) and self.scale == 1)
-
 
 NO_CONTEXT = BatchContext()
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
-from skipback.core.blocks import Layout, Met, Pass, Path, Place, hook, named_outputs, read, tensors
+from skipback.core.blocks import Cutter, Layout, Met, Pass, Path, named_outputs, read
 from skipback.core.gate import Gate
 from skipback.core.method import Exact, HeadOnly, Method
 from skipback.core.records import BatchContext
@@ -151,43 +150,13 @@ class ExactRoute(Route, runs=(Exact,)):
         return 1.0
 
 
-@dataclass
-class Cutter:
-    """The hooks that cut one network, and the pass that runs now. An object of its own: it is set at every pass.
-
-    Attributes:
-        gate: whether the network is taught now.
-        layout: where it is cut.
-        net: the network.
-        modules: those that are hooked, by name.
-        run: the pass that is open; `None` outside of one.
-    """
-
-    gate: Gate
-    layout: Layout
-    net: nn.Module
-    modules: dict[str, nn.Module]
-    run: Pass | None = None
-    handles: list[RemovableHandle] = field(default_factory=list)
-
-    def cut(self, place: Place, tree: Any) -> Any:
-        """What a module calls at a place: record what passes, let what is detached flow on."""
-        if self.gate.idle:
-            return None
-        run = self.run
-        if run is not None:
-            return run.cut(place, tree)
-        if not any(t.requires_grad for t in tensors(tree)):
-            return None  # the first block by itself: nothing is cut there
-        check_inside(place.module)
-        return Pass(self.net, ports=self.layout.ports).cut(place, tree)  # a checkpoint that runs again in backward
-
-
 class CutRoute(Route):
     """A route that cuts the network into blocks."""
 
     def __init__(self, method: Method, site: Site) -> None:
         super().__init__(method, site)
+        if site.layout.refused:
+            raise ValueError(site.layout.refused)
         modules = {name: site.net.get_submodule(name) for name in site.layout.places}
         self.cutter = Cutter(site.gate, site.layout, site.net, modules)
 
@@ -208,14 +177,14 @@ class CutRoute(Route):
     def connect(self, output: Any, run: Pass, context: BatchContext) -> Any:
         """Return the output, connected to what is taught."""
 
-    def path(self, output: Any, run: Pass) -> Path:
+    def path(self, output: Any, run: Pass, key: Any = None) -> Path:
         """The way that a pass took. A new one is read first, and refused if backprop would pass a cut.
 
         Raises:
             RuntimeError: it would.
         """
-        outputs = [output] if type(output) is Tensor else list(named_outputs(output).values())
-        key = run.fingerprint(outputs)
+        if key is None:
+            key = run.fingerprint([output] if type(output) is Tensor else list(named_outputs(output).values()))
         path = self.layout.paths.get(key)
         if path is None:
             path = self.layout.paths[key] = self._read(output, run)
@@ -242,13 +211,11 @@ class CutRoute(Route):
 
     @override
     def install(self) -> None:
-        self.cutter.handles = hook(self.net, self.layout.places.values(), self.cutter.cut)
+        self.cutter.install()
 
     @override
     def remove(self) -> None:
-        for handle in self.cutter.handles:
-            handle.remove()
-        self.cutter.handles = []
+        self.cutter.remove()
 
 
 class HeadOnlyRoute(CutRoute, runs=(HeadOnly,)):
@@ -265,25 +232,6 @@ class HeadOnlyRoute(CutRoute, runs=(HeadOnly,)):
     @override
     def taught(self) -> slice:
         return slice(-1, None)
-
-
-def check_inside(module: str) -> None:
-    """Refuse a block that runs outside of the network's own call, unless backward runs a checkpoint again.
-
-    Raises:
-        RuntimeError: nothing could teach it.
-    """
-    if not in_backward():
-        raise RuntimeError(
-            f"{module!r} ran outside of a call of the network that a method is attached to, so nothing could teach it: "
-            "call net(x), not a part of the network (if the part belongs to two networks with a method each, detach "
-            "one of them); for plain gradients use `with learner.exact():`"
-        )
-
-
-def in_backward() -> bool:
-    """Whether backward is running: activation checkpointing runs blocks again in there."""
-    return torch._C._current_graph_task_id() != -1
 
 
 def ports_of(run: Pass, path: Path) -> list[tuple[str, Met]]:

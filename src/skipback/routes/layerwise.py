@@ -14,10 +14,10 @@ import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from skipback.core.blocks import first_tensor, swap
+from skipback.core.blocks import check_inside, first_tensor, swap
 from skipback.core.method import Method
 from skipback.core.records import BatchContext
-from skipback.core.route import Call, Route, Site, check_inside
+from skipback.core.route import Call, Route, Site
 from skipback.routes.calls import LayerCall, feedback_view_of
 from skipback.routes.error_free import error_free_gradients
 from skipback.routes.interceptor import OnLayerCall, WeightInterceptor
@@ -93,7 +93,9 @@ class LayerwiseRoute(Route, runs=(Layerwise,)):
         for k, (name, weight) in enumerate(self._meet(site.example).items()):
             self.weights[name] = k
             self._register(k, self.transport.init(weight.detach(), generator).detach())
-        self.owners = list(dict.fromkeys(module for module, _, name in self.places if name in self.weights))
+        # not the network itself, whose own weights are met in its call, also if a checkpoint runs it again
+        owners = [module for module, _, name in self.places if name in self.weights and module is not site.net]
+        self.owners = list(dict.fromkeys(owners))
 
     @property
     @override

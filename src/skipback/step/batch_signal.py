@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from skipback.core.broadcast import lesson_gradient, teaching
+from skipback.core.broadcast import lesson_gradient, scaled, teaching
 from skipback.core.direct import DirectRoute
 from skipback.core.records import BatchContext
 
@@ -35,7 +35,7 @@ class BatchSignal:
         ahead: Mapping[str, Tensor] = NOTHING,
     ) -> None:
         self.direct, self.context, self.output, self.target, self.ahead = direct, context, output, target, ahead
-        self.signal = signal * context.scale if context.scaled and not direct.direct.signal.scales else signal
+        self.signal = signal * context.scale if scaled(context.scale) and not direct.direct.signal.scales else signal
         self.plan = direct.whole_plan()
 
     def teaching(self, k: int, port: Tensor, learn: Callable[[Tensor, Tensor], None] | None = None) -> Tensor:
@@ -58,7 +58,8 @@ class BatchSignal:
 def early_signal(direct: DirectRoute, context: BatchContext, ahead: Mapping[str, Tensor] = NOTHING) -> BatchSignal:
     """That of a pass that has not begun."""
     signal, target = direct.early(context)
-    return BatchSignal(direct, context, signal, direct.output_shape(target, context), target, ahead)
+    output = target.shape if len(direct.shape) < 3 else direct.output_shape(target, context)
+    return BatchSignal(direct, context, signal, output, target, ahead)
 
 
 def late_signal(

@@ -56,6 +56,7 @@ def step_by_backward(
         torch.clear_autocast_cache()  # its copies of the weights are stale after the update
         with torch.no_grad():
             update.apply(parameters, [p.grad for p in parameters])
+            update.finish()
     finally:
         for p, before in zip(parameters, saved, strict=True):
             p.grad = before

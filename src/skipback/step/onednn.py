@@ -77,9 +77,9 @@ class OneDNNDense(Dense):
         self.saved = h, y
         return y
 
-    @override
-    def weight_gradient(self, delta: Tensor, h: Tensor) -> Tensor:
-        return _product(delta.t(), h.t()) if self._large(h) else super().weight_gradient(delta, h)
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        """Of two matrices, for dW."""
+        return _product(a, b.t()) if self._large(b) else torch.mm(a, b)
 
     @override
     def descend(self, delta: Tensor, h: Tensor, rate: float) -> None:

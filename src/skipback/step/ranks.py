@@ -147,7 +147,7 @@ class Averaged(Update):
 
         All ranks must send the same messages in the same order, so `None` is sent as zeros.
         """
-        full = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+        full = [torch.zeros_like(p) if g is None else _dense(g) for p, g in zip(parameters, gradients, strict=True)]
         for dtype in dict.fromkeys(g.dtype for g in full):
             pairs = [(p, g) for p, g in zip(parameters, full, strict=True) if g.dtype == dtype]
             message = torch.cat([g.reshape(-1) for _, g in pairs])  # a copy: autograd may return one tensor twice
@@ -164,3 +164,8 @@ class Averaged(Update):
                     work.wait()
             parts = (message / count).split([p.numel() for p in parameters])
             self.update.apply(parameters, [g.view(p.shape) for p, g in zip(parameters, parts, strict=True)])
+        self.update.finish()
+
+
+def _dense(g: Tensor) -> Tensor:
+    return g if g.layout is torch.strided else g.to_dense()

@@ -191,7 +191,13 @@ class HookedBlock(AutogradBlock):
 
 
 class Dense(Rule):
-    """Linear and one activation, in closed form: delta = g * f'(a), dW = delta^T h, db = sum_n delta_n."""
+    """Linear and one activation, in closed form: delta = g * f'(a), dW = delta^T h, db = sum_n delta_n.
+
+    Attributes:
+        product: of two matrices, for dW.
+    """
+
+    product: Callable[[Tensor, Tensor], Tensor] = staticmethod(torch.mm)
 
     def __init__(self, linear: nn.Linear, activation: nn.Module, *, flatten: bool) -> None:
         self.linear, self.module, self.flatten = linear, activation, flatten
@@ -199,14 +205,21 @@ class Dense(Rule):
         self.weight, self.bias = linear.weight, linear.bias  # an attribute of a module takes microseconds to look up
         self.parameters = tuple(linear.parameters())
         self.saved: tuple[Tensor, Tensor] | None = None
-        self.f, self.needs_input = self.activation.f, self.activation.needs_input
-        self.slope, self.slope_owned = self.activation.backward, self.activation.backward_owned
+        self.plain, self.needs_input = type(activation) is nn.Identity, self.activation.needs_input
+        self.f, self.slope, self.slope_owned = (
+            self.activation.f,
+            self.activation.backward,
+            self.activation.backward_owned,
+        )
 
     @override
     def run(self, h: Tensor) -> Tensor:
         if self.flatten:
             h = h.flatten(1)
-        return self.activate(h, F.linear(h, self.weight, self.bias))
+        a = F.linear(h, self.weight, self.bias)
+        y = a if self.plain else self.f(a)
+        self.saved = h, a if self.needs_input else y
+        return y
 
     def activate(self, h: Tensor, a: Tensor) -> Tensor:
         """Return y = f(a), and save h and a or y for `backward`. a is a fresh tensor, which f may overwrite."""
@@ -223,13 +236,9 @@ class Dense(Rule):
     def backward(self, g: Tensor, *, may_overwrite: bool = False) -> Sequence[Tensor | None]:
         assert self.saved is not None
         (h, saved), self.saved = self.saved, None
-        delta = self.slope_owned(g, saved) if may_overwrite else self.slope(g, saved)
-        dW = self.weight_gradient(delta, h)
+        delta = g if self.plain else self.slope_owned(g, saved) if may_overwrite else self.slope(g, saved)
+        dW = self.product(delta.t(), h)
         return (dW,) if self.bias is None else (dW, delta.sum(0))
-
-    def weight_gradient(self, delta: Tensor, h: Tensor) -> Tensor:
-        """Return dW = delta^T h."""
-        return delta.t() @ h
 
     def descend(self, delta: Tensor, h: Tensor, rate: float) -> None:
         """Plain SGD fused into the product: W <- W - rate * delta^T h."""

@@ -61,6 +61,8 @@ class Stepper:
         # the product of `Matrix.project` is a fresh tensor; other feedback may return one that it holds
         self.may_overwrite = direct is not None and type(direct.direct.feedback).project is Matrix.project
         self.learns = direct is not None and direct.direct.feedback.learns
+        # 0 where a feedback of the user's own estimates the Jacobian in another way
+        self.tangents: int = 0 if direct is None else getattr(direct.direct.feedback, "tangents", 0)
         self.streamless = direct is None or direct.stream is None  # forward mode has a form of its own
 
     def fits(self, args: tuple[Any, ...]) -> bool:
@@ -89,7 +91,9 @@ class Stepper:
         try:
             with torch.no_grad():
                 value = _Run(self, averaged or update, context, compiler)(args, t, loss)
-                if averaged is not None:
+                if averaged is None:
+                    update.finish()
+                else:
                     self.ranks.close(averaged)
         except BaseException:
             if self.chain is not None:  # free the activations that the failed step has saved
@@ -99,10 +103,8 @@ class Stepper:
 
     def check(self, k: int, port: Tensor, signal: BatchSignal) -> None:
         """Refuse a port whose shape does not fit."""
-        shapes = port.shape, signal.output
-        if self.shapes.get(k) != shapes:
-            check_taught(signal.plan.ports[k], port, signal.signal, signal.output)
-            self.shapes[k] = shapes
+        check_taught(signal.plan.ports[k], port, signal.signal, signal.output)
+        self.shapes[k] = port.shape, signal.output
 
     def _meets_each_block_once(self, args: tuple[Any, ...]) -> bool:
         gate = self.route.gate
@@ -152,7 +154,7 @@ class _Run:
     def _along(self, chain: Chain, x: Tensor) -> tuple[Tensor, Rule]:
         """Run the blocks one by one, without hooks. Returns the output and the head."""
         direct = self.direct
-        if direct is not None and direct.stream is not None and all_dense(chain):
+        if direct is not None and direct.stream is not None and self.stepper.tangents and all_dense(chain):
             return self._with_jacobian(direct, direct.stream, chain, x)
         self._open((x,))
         h = x
@@ -164,9 +166,10 @@ class _Run:
     def _with_jacobian(self, direct: DirectRoute, stream: Stream, chain: Chain, x: Tensor) -> tuple[Tensor, Rule]:
         direct.check_inputs(x, self.context)
         direct.follow(self.device)
-        feedback: Any = direct.direct.feedback  # it sees a Jacobian, so it has tangents
-        y, self.ahead, ports = forward_with_jacobian(chain, x, stream, feedback.tangents)
-        self._early(direct)
+        signal = early_signal(direct, self.context) if direct.early_known else None
+        y, self.ahead, ports = forward_with_jacobian(chain, x, stream, self.stepper.tangents)
+        if signal is not None:
+            self.signal, signal.ahead = signal, self.ahead
         for k, ((_, rule), port) in enumerate(zip(chain.hidden, ports, strict=True)):
             self.pending.append((k, rule, port, port._version))
         return y, chain.head
@@ -197,11 +200,8 @@ class _Run:
         if direct is None:
             return
         direct.follow(self.device)
-        if direct.looks_ahead or (direct.memory is not None and direct.memory.checks_left > 0):
+        if direct.looks_ahead or (direct.memory is not None and direct.memory.input_checks_left > 0):
             self.ahead = direct.open(Call(self.stepper.net.forward, args, {}), self.context)
-        self._early(direct)
-
-    def _early(self, direct: DirectRoute) -> None:
         if direct.early_known:
             self.signal = early_signal(direct, self.context, self.ahead)
 
@@ -214,9 +214,11 @@ class _Run:
         elif self.signal is None:
             self.pending.append((k, rule, y, y._version))
         else:
-            self.stepper.check(k, y, self.signal)
+            if self.stepper.shapes.get(k) != (y.shape, self.signal.output):
+                self.stepper.check(k, y, self.signal)
             with self._outside() if self.cast else _NOTHING:
-                self._teach(k, rule, y, self.signal)
+                taught = self.signal.teaching(k, y, self._learn if self.stepper.learns else None)
+                rule.learn(taught, self.update, may_overwrite=self.stepper.may_overwrite)
 
     def _close(self, y: Tensor, head: Rule, t: Tensor, loss: Loss) -> Tensor:
         """Compute the loss, teach the stored blocks, and update the head by its exact gradient."""
@@ -224,7 +226,7 @@ class _Run:
         if self.direct is not None:
             self.direct.remember(y, self.context, None if self.signal is None else self.signal.target)
         with self._outside() if self.cast else _NOTHING:
-            if self.direct is not None:
+            if self.direct is not None and (self.pending or self.signal is None or not self.direct.error_seen):
                 self._taught(self.direct, y, e, head)
             head.learn(e, self.update)
             for part, change in self.learned.items():
@@ -241,11 +243,8 @@ class _Run:
             attached = head.y if isinstance(head, AutogradBlock) else None
             direct.look(y, e, self.context, None if attached is None else attached.grad_fn)
         for k, rule, port, _ in self.pending:
-            self._teach(k, rule, port, signal)
-
-    def _teach(self, k: int, rule: Rule, y: Tensor, signal: BatchSignal) -> None:
-        taught = signal.teaching(k, y, self._learn if self.stepper.learns else None)
-        rule.learn(taught, self.update, may_overwrite=self.stepper.may_overwrite)
+            taught = signal.teaching(k, port, self._learn if self.stepper.learns else None)
+            rule.learn(taught, self.update, may_overwrite=self.stepper.may_overwrite)
 
     def _learn(self, part: Tensor, change: Tensor) -> None:
         """Add a gradient of learned feedback: ports may share a tensor, which is updated once, by the sum."""

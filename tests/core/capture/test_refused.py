@@ -205,8 +205,8 @@ def test_a_memory_asks_again_when_an_epoch_has_failed():
     learner = twins(sb.f3(memory=M))[0]
     with pytest.raises(ValueError, match="cannot be captured"):
         capture(learner=learner, loss=_item).epoch(orders()[0])
-    assert learner.memory.asks
-    assert learner.memory.checks_left > 0
+    assert learner.memory.may_sync
+    assert learner.memory.input_checks_left > 0
 
 
 # ------------------------------------------------------------------------------------------- data that do not fit

@@ -8,8 +8,8 @@ from torch import nn
 
 import skipback as sb
 from skipback import draws, signals
-from skipback.streams import Stream
 from skipback.methods import dkp, fdfa
+from skipback.streams import Stream
 
 SEED = 7
 DRAWN = fdfa.MeanJacobian(draw=draws.Gaussian())

@@ -11,8 +11,8 @@ from torch import nn
 
 import skipback as sb
 from skipback import draws
-from skipback.methods.fwm import Matched
 from skipback.core.records import PortSpec
+from skipback.methods.fwm import Matched
 
 
 def chain(*sizes, seed=1):

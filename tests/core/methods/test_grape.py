@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 import skipback as sb
-from skipback.streams import Stream
 from skipback.core.feedback import Lesson
-from skipback.methods import grape
 from skipback.core.records import PortSpec
+from skipback.methods import grape
+from skipback.streams import Stream
 
 SEED = 7
 PORT = PortSpec(name="a", shape=(4, 2), outputs=3, dtype=torch.float64, device=torch.device("cpu"))

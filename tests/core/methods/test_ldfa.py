@@ -9,8 +9,8 @@ import torch.nn.functional as F
 import skipback as sb
 from skipback import draws
 from skipback.core.feedback import Lesson
-from skipback.methods import ldfa
 from skipback.core.records import PortSpec
+from skipback.methods import ldfa
 
 DRAWN = ldfa.Subspace(rank=2, draw=draws.Gaussian(), decay=0.01)
 

@@ -19,8 +19,8 @@ from torch import nn
 
 import skipback as sb
 from skipback.engine.stages import stages
-from skipback.engine.stages.sizes import balanced
 from skipback.engine.stages.rank_pipeline import RankPipeline
+from skipback.engine.stages.sizes import balanced
 
 IMAGES = ((1, 4, 4), ())
 SAMPLES, SIZE, EPOCHS = 22, 8, 3
@@ -83,7 +83,7 @@ class Counting(torch.optim.SGD):
 UPDATES = {
     "sgd": lambda: sb.update.sgd(lr=0.1),
     "adam": lambda: sb.update.adam(lr=0.01),
-    "counting": lambda: sb.update.Update(lambda ps: Counting(ps, lr=0.1)),
+    "counting": lambda: sb.update.Update(lambda ps: Counting(ps, lr=0.1), by_parameter=True),
     "momentum": lambda: sb.update.momentum(lr=0.05),
 }
 CASES = {

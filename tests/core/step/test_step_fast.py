@@ -1,6 +1,5 @@
 """What a step does for speed: in place where it may, only there, and nothing stale in what it looks up once."""
 
-import contextlib
 from dataclasses import dataclass, field
 
 import nets
@@ -17,6 +16,7 @@ from skipback.core import direct
 from skipback.core.feedback import Fixed
 from skipback.signals import LossGradient
 from skipback.step import errors, forms, onednn, rules
+from skipback.update.base import laid_out
 
 ACTIVATIONS = [nn.Tanh, nn.Sigmoid, nn.ReLU]
 activations = pytest.mark.parametrize("act", ACTIVATIONS)
@@ -184,32 +184,6 @@ def test_forms_of_a_chain_are_kept_apart_by_what_was_asked_for():
     by_step(learner, step, [data])
 
 
-SPARSE = {
-    "sgd": (update.sgd, lambda ps: torch.optim.SGD(ps, 1e-3, fused=True)),
-    "adam": (update.adam, lambda ps: torch.optim.Adam(ps, 1e-3, fused=True)),
-    "plain": (lambda: update.Update(lambda ps: torch.optim.SGD(ps, 0.1)), lambda ps: torch.optim.SGD(ps, 0.1)),
-}
-
-
-@pytest.mark.parametrize("kind", SPARSE)
-def test_sparse_gradients_are_taken_or_refused_as_by_torch(kind):
-    def build():
-        parts = nn.Embedding(7, 4, sparse=True), nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, nets.C)
-        return nn.Sequential(*parts)
-
-    data = [(torch.randint(7, (6, 3)), torch.arange(6) % nets.C, None)] * 2
-    one, other = twins(build, sb.dfa(), data[0][0])
-    make, optim = SPARSE[kind]
-    words = []
-    for train, learner, by in ((by_step, one, make()), (by_backward, other, optim(other.parameters()))):
-        with contextlib.nullcontext() if kind == "plain" else pytest.raises(RuntimeError) as found:
-            train(learner, by, data)
-        words.append(found and str(found.value))
-    assert words[0] == words[1]
-    assert words[0] is None or "sparse" in words[0]
-    assert equal(one, other) or kind != "plain"
-
-
 @pytest.mark.parametrize("name", ["dfa", "drtp"])
 def test_a_hook_of_a_parameter_that_is_added_later_is_called(name):
     one, other = twins(nets.mlp, getattr(sb, name)(), X)
@@ -349,7 +323,7 @@ def test_momentum_that_is_set_later_is_not_left_out(inside):
 
 def test_a_gradient_of_another_type_is_laid_out_in_that_of_its_parameter():
     p, g = nn.Parameter(torch.randn(3, 4)), torch.randn(3, 4, dtype=torch.float64)
-    assert update._laid_out(g, p).dtype == torch.float32
+    assert laid_out(g, p).dtype == torch.float32
 
 
 @pytest.mark.parametrize("kind", [update.sgd, update.adam, update.momentum])
@@ -365,9 +339,9 @@ def test_a_gradient_that_lies_as_its_parameter_does_is_not_copied():
     p = nn.Parameter(torch.randn(3, 4, 2, 2).to(memory_format=torch.channels_last))
     g = torch.randn(3, 4, 2, 2)
     alike = g.to(memory_format=torch.channels_last)
-    assert update._laid_out(alike, p) is alike
-    assert update._laid_out(g, p).stride() == p.stride()
-    assert torch.equal(update._laid_out(g, p), g)
+    assert laid_out(alike, p) is alike
+    assert laid_out(g, p).stride() == p.stride()
+    assert torch.equal(laid_out(g, p), g)
 
 
 def test_a_group_that_is_added_later_is_found():

@@ -6,7 +6,7 @@
 
 from skipback.core.blocks.cuts import Cut, Layout, OnPort, Path, Place, Segment, Sites, cutting, hook, tapped
 from skipback.core.blocks.find import NO_OUTPUT, find
-from skipback.core.blocks.passes import Met, Pass, behind
+from skipback.core.blocks.passes import Cutter, Met, Pass, behind, check_inside, in_backward
 from skipback.core.blocks.paths import read
 from skipback.core.blocks.trees import first_tensor, map_tensors, named_outputs, swap, tensors
 from skipback.core.blocks.units import units
@@ -14,6 +14,7 @@ from skipback.core.blocks.units import units
 __all__ = [
     "NO_OUTPUT",
     "Cut",
+    "Cutter",
     "Layout",
     "Met",
     "OnPort",
@@ -23,10 +24,12 @@ __all__ = [
     "Segment",
     "Sites",
     "behind",
+    "check_inside",
     "cutting",
     "find",
     "first_tensor",
     "hook",
+    "in_backward",
     "map_tensors",
     "named_outputs",
     "read",

@@ -100,6 +100,7 @@ class Layout:
         calls: the modules that the first pass called, in order.
         named: the user named the blocks.
         bare: by id, parameters that no module owns which was called.
+        refused: why the network cannot be cut here after all; empty if it can. Methods that cut nothing do not mind.
         paths: the ways through the network that were read so far.
     """
 
@@ -116,6 +117,7 @@ class Layout:
     calls: tuple[str, ...] = ()
     named: bool = False
     bare: frozenset[int] = frozenset()
+    refused: str = ""
     paths: dict[Any, Path] = field(default_factory=dict)
 
 

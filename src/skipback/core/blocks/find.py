@@ -49,9 +49,8 @@ def find(
     """
     with torch.enable_grad():
         seen = _automatic(net, run) if names is None else _named(net, names, run)
-    if names is None:
-        _check_bare(seen)
-    return _layout(seen, frozen, named=names is not None)
+    refused = _bare(seen) if names is None else ""
+    return replace(_layout(seen, frozen, named=names is not None), refused=refused)
 
 
 def _automatic(net: nn.Module, run: Callable[[], Any]) -> Reading:
@@ -122,8 +121,11 @@ def _layout(seen: Reading, frozen: frozenset[int], *, named: bool) -> Layout:
     written = {met.place.module for met in seen.run.met if met.flow._version > (met.version if met.flow.is_leaf else 0)}
     kept = [place for place in seen.places if place.module not in seen.heads]
     places = {place.module: replace(place, copy=place.module in written) for place in kept}
+    single = len(teaching) == 1
     kept_ports = [k for k, met in enumerate(seen.run.met) if met.place.module in places]
     leads = _leads(seen, teaching)
+    first = Path(tuple(seen.blocks[k] for k in kept_ports), tuple(None if single else leads[k] for k in kept_ports))
+    calls = tuple(name for name in seen.run.calls if name in places)
     return Layout(
         cuts=_cuts(seen, places),
         segments=_segments(seen, teaching[0]),
@@ -132,10 +134,11 @@ def _layout(seen: Reading, frozen: frozenset[int], *, named: bool) -> Layout:
         outputs={name: tuple(seen.outputs[name].shape) for name in teaching},
         heads=seen.heads,
         groups=_groups(seen, teaching),
-        first=Path(tuple(seen.blocks[k] for k in kept_ports), tuple(leads[k] for k in kept_ports)),
+        first=first,
         sites=tuple((_calls(seen, k, places), seen.run.met[k].position) for k in kept_ports),
         returned=seen.returned,
-        calls=tuple(name for name in seen.run.calls if name in places),
+        calls=calls,
+        paths={(calls, len(kept_ports)): first},  # as a compiled pass, which has no graph to read, takes it
         named=named,
         bare=frozenset(id(p) for p in seen.bare),
     )
@@ -212,25 +215,22 @@ def _check_met(names: Sequence[str], seen: Reading) -> None:
             )
 
 
-def _check_bare(seen: Reading) -> None:
-    """Refuse several weight matrices in one block that belong to no module: backprop would pass between them.
-
-    Raises:
-        ValueError: there are such.
-    """
+def _bare(seen: Reading) -> str:
+    """Why this network cannot be cut, if a block has several weight matrices that belong to no module; else ""."""
     own = {id(p) for name in set(seen.run.calls) for p in seen.run.net.get_submodule(name).parameters()}
     names = {id(p): name for name, p in seen.run.net.named_parameters()}
     outputs = seen.run.behind(*seen.outputs.values())
+    seen.bare = [p for block in [*seen.reached, outputs] for p in block.parameters if id(p) not in own]
     for block in [*(seen.reached[k] for k in seen.hidden), outputs]:
         bare = [names[id(p)] for p in block.mixed if id(p) not in own and id(p) in names]
         if len(bare) > 1:
-            raise ValueError(
+            return (
                 f"the weights {', '.join(map(repr, bare[:4]))} are used outside of the modules that this network calls "
                 "(bare parameters, functional_call, compiled, scripted or sharded layers), so nothing can be cut "
                 "between them and backprop would run through all: put each in an nn.Module that the network calls, "
                 "attach before compiling or sharding, or name the blocks with blocks=[...]"
             )
-    seen.bare = [p for block in [*seen.reached, outputs] for p in block.parameters if id(p) not in own]
+    return ""
 
 
 def _check_output(seen: Reading, teaching: Sequence[str]) -> None:

@@ -149,6 +149,11 @@ def read(run: Pass, outputs: Mapping[str, Tensor], layout: Layout) -> Path:
             "this way"
         )
     _check_called(seen, layout)
+    if any(outputs[name] is met.flow for name in layout.outputs if name in outputs for met in run.met):
+        raise RuntimeError(
+            "this forward pass returns what a hidden block made, and nothing behind it, so that block would be the head: "
+            "give the early exit a layer of its own, or attach with an example that takes this way"
+        )
     for name in seen.teaching:
         if name not in layout.outputs:
             raise RuntimeError(

@@ -25,7 +25,7 @@ def baked(learner: Learner, optimizer: Optimizer) -> object:
         [module.training for module in learner.net.modules()],
         [_of(tensor) for tensor in _tensors(learner, optimizer)],
         [_settings(group) for group in optimizer.param_groups],
-        None if memory is None else memory.complete,
+        None if memory is None else memory.all_seen,
         (learner.gate.plain, torch.are_deterministic_algorithms_enabled(), *_kernels()),
     )
 
@@ -39,6 +39,8 @@ def _kernels() -> tuple[str, str]:
 def _tensors(learner: Learner, optimizer: Optimizer) -> Iterator[Tensor]:
     yield from learner.parameters()
     yield from learner.buffers()
+    if learner.memory is not None:
+        yield from learner.memory.tensors
     for state in optimizer.state.values():
         yield from _only(state.values())
 

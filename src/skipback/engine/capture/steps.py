@@ -130,8 +130,8 @@ class Captured:
     def _ready(self) -> None:
         """Discard the recording if the state that it depends on has changed."""
         memory = self.learner.memory
-        if memory is not None and not memory.complete:
-            memory.complete = bool(memory.seen.all())  # once an epoch: a recorded step cannot wait for the device
+        if memory is not None and not memory.all_seen:
+            memory.all_seen = bool(memory.seen.all())  # once an epoch: a recorded step cannot wait for the device
         now = self._now()
         if now != self._made_of:
             self.check()
@@ -188,8 +188,8 @@ class Captured:
         if memory is None:
             yield
             return
-        left, memory.asks, memory.checks_left = memory.checks_left, False, 0
+        left, memory.may_sync, memory.input_checks_left = memory.input_checks_left, False, 0
         try:
             yield
         finally:
-            memory.asks, memory.checks_left = True, left
+            memory.may_sync, memory.input_checks_left = True, left

@@ -176,9 +176,9 @@ class StackedMemory:
 
     def read(self, places: Tensor, target: Tensor) -> Tensor:
         """Read these rows; samples that were never visited get the initial value."""
-        self.rows.complete = all(memory.complete for memory in self.memories)  # a member may have loaded a state
+        self.rows.all_seen = all(memory.all_seen for memory in self.memories)  # a member may have loaded a state
         found = self.rows.read(places, target)
-        if self.rows.complete:
+        if self.rows.all_seen:
             for memory in self.memories:
-                memory.complete = True
+                memory.all_seen = True
         return found

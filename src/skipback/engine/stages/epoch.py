@@ -10,6 +10,7 @@ losses and F3's memory rows.
 
 from __future__ import annotations
 
+import ctypes
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +28,7 @@ from skipback.step.batch_signal import BatchSignal, early_signal
 from skipback.step.errors import error
 from skipback.step.fit import check
 from skipback.step.rules import Rule
-from skipback.update import Update, check_update
+from skipback.update import Update, check_one_by_one, check_update
 
 
 class StageBatch(NamedTuple):
@@ -85,7 +86,8 @@ class Epoch:
         memory = self.direct.memory
         self.met = None if memory is None else torch.zeros(len(memory.rows), dtype=torch.bool)
         self.count = self.sum = 0
-        update.bind(learner.parameters())
+        update.bind(learner)
+        check_one_by_one(update, "a stage")
 
     def run(self, batches: Iterable[Sequence[Any]]) -> Tensor:
         """Train on all batches, and exchange losses and memory rows at the end. Returns the losses."""
@@ -197,4 +199,4 @@ class Epoch:
 
 def _checksum(tensor: Tensor, start: int) -> int:
     flat = tensor.detach().to("cpu").contiguous().flatten()
-    return zlib.crc32(flat.view(torch.uint8).numpy().tobytes(), start)
+    return zlib.crc32(ctypes.string_at(flat.data_ptr(), flat.nbytes), start)  # .numpy() would need NumPy

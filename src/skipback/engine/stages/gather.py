@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from skipback.engine.stages.rank_pipeline import RankPipeline
@@ -59,15 +59,27 @@ def overwrite(tensor: Tensor, owner: int, pipeline: RankPipeline, device: torch.
 def _state(
     optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], owner: int, pipeline: RankPipeline
 ) -> None:
-    """Gather the state of these parameters: first its form, as a parameter has state only after a step; then values."""
-    forms = [[_form(optimizer.state.get(p, {})) for p in parameters]]
-    dist.broadcast_object_list(forms, owner)
-    for p, form in zip(parameters, forms[0], strict=True):
+    """The state of these parameters: first its form, as it is there only once a parameter was stepped; then values."""
+    if not parameters:
+        return
+    forms = _told([_form(optimizer.state.get(p, {})) for p in parameters], owner, pipeline, parameters[0].device)
+    for p, form in zip(parameters, forms, strict=True):
         if pipeline.rank != owner and form:
             optimizer.state[p] = {key: _room(value, p) for key, value in form.items()}
         for key, value in form.items():
             if isinstance(value, _Form):
                 overwrite(optimizer.state[p][key], owner, pipeline, p.device)
+
+
+def _told(
+    forms: list[dict[str, Any]], owner: int, pipeline: RankPipeline, device: torch.device
+) -> list[dict[str, Any]]:
+    """What the owner has; torch's own `broadcast_object_list` does this through NumPy, which it does not install."""
+    mine = torch.frombuffer(bytearray(pickle.dumps(forms)), dtype=torch.uint8).to(device)
+    size = pipeline.spread(torch.tensor(len(mine), device=device), owner)
+    room = mine if pipeline.rank == owner else torch.empty(int(size), dtype=torch.uint8, device=device)
+    told: list[dict[str, Any]] = pickle.loads(bytes(pipeline.spread(room, owner).tolist()))  # noqa: S301 - by our own ranks
+    return told
 
 
 class _Form:

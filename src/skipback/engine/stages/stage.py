@@ -99,7 +99,7 @@ class Stage:
                 gather(_chain(self.learner), self.sizes, self.update, self.pipeline)
                 memory, device = self.learner.memory, next(self.learner.net.parameters()).device
                 if memory is not None:  # only rank 0 saw the inputs
-                    overwrite(memory.prints, 0, self.pipeline, device)
+                    overwrite(memory.fingerprints, 0, self.pipeline, device)
 
 
 def _chain(learner: Learner) -> Chain:

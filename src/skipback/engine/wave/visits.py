@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skipback.memory import Memory
+from skipback.memory import Memory, picked
 
 NEVER = -(2**62)
 
@@ -18,7 +18,7 @@ class Visits:
     """
 
     def __init__(self, memory: Memory) -> None:
-        self.memory, self.now = memory, 0
+        self.now = 0
         self.last = torch.full((len(memory.rows),), NEVER, device=memory.rows.device)
 
     def record(self, ids: Tensor, *, within: int) -> bool:
@@ -29,7 +29,7 @@ class Visits:
             within: number of minibatches in flight.
         """
         ids = ids.to(self.last.device, torch.int64)
-        before = int(self.memory._pick(self.last, ids).max())  # its own error for ids out of range
+        before = int(picked(self.last, ids).max())  # its own error for ids out of range
         self.last.index_fill_(0, ids, self.now)
         self.now += 1
         return before >= self.now - 1 - within

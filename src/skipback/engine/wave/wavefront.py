@@ -27,7 +27,7 @@ from skipback.engine.wave.visits import Visits
 from skipback.learner import Learner
 from skipback.step.batch_signal import BatchSignal, early_signal
 from skipback.step.errors import error
-from skipback.update import Update
+from skipback.update import Update, check_one_by_one
 
 WaveBatch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]
 """Input, target, and ids for delayed signals."""
@@ -83,7 +83,8 @@ class Wavefront:
             RuntimeError: inside autocast or inference mode, several processes train, or the method was taken off.
         """
         found = parts(self.learner, self.update, now=True)
-        self.update.bind(self.learner.parameters())
+        self.update.bind(self.learner)
+        check_one_by_one(self.update, "a wavefront")
         wave = _Wave(found, self.update, loss)
         with torch.no_grad(), wave.bound():
             try:

@@ -63,8 +63,8 @@ def learner(net: nn.Module, name: str, x: Tensor) -> Learner:
     found = sb.attach(net, _method(name), example=x[:2], show=None)  # a whole batch would leave holes in the heap
     if found.memory is not None:
         found.memory.seen.fill_(True)
-        found.memory.complete = True
-        found.memory.checks_left = 0
+        found.memory.all_seen = True
+        found.memory.input_checks_left = 0
     return found
 
 
