@@ -75,6 +75,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self.early_known, self.by_ids, self.by_target = needs.early, Needs.IDS in needs, Needs.TARGET in needs
         self.by_gradient, self.by_activity = Needs.GRADIENT in needs, Sees.ACTIVITY in sees
         self.looks_ahead = bool(sees & (Sees.JACOBIAN | Sees.RELAY))
+        self.learns = method.feedback.learns
+        self.means = method.signal.means
         self.targets_seen = self.error_seen = False
         shapes = list(site.layout.outputs.values())
         if len(shapes) > 1 and self.by_target:
@@ -82,6 +84,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         if self.looks_ahead and len(site.layout.groups) < len(shapes):
             raise ValueError(SHARED_HEAD)
         self.shape, self.dtype = joined_shape(shapes), self.like[0].dtype
+        self.width = row_width(self.shape)
         self.ports: dict[str, PortSpec] = {}
         self.names: dict[str, list[str]] = {}
         self.ways: dict[Any, Way] = {}
@@ -108,20 +111,20 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self.blocks = tuple(self.ports)
 
     def _register(self, name: str, part: Tensor) -> None:
-        if self.direct.feedback.learns:
+        if self.learns:
             self.register_parameter(name, nn.Parameter(part))
         else:
             self.register_buffer(name, part)
 
     @property
     def _held(self) -> Any:
-        held = self._parameters if self.direct.feedback.learns else self._buffers  # getattr takes twice as long
+        held = self._parameters if self.learns else self._buffers  # getattr takes twice as long
         return held
 
     def parts_of(self, block: str) -> FeedbackTensors:
         """The tensors of one block's feedback."""
-        held = self._held
-        return tuple([held[name] for name in self.names[block]])
+        held: Any = self._parameters if self.learns else self._buffers  # getattr takes twice as long
+        return tuple(map(held.__getitem__, self.names[block]))
 
     @property
     def parts(self) -> dict[str, FeedbackTensors]:
@@ -141,7 +144,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
 
     def follow(self, device: torch.device) -> None:
         """Move the feedback along if the network was moved without its learner."""
-        for name, part in self._held.items():
+        held: Any = self._parameters if self.learns else self._buffers
+        for name, part in held.items():
             if part.device == device:
                 continue
             if isinstance(part, nn.Parameter):
@@ -330,14 +334,15 @@ class DirectRoute(CutRoute, runs=(Direct,)):
 
     def early(self, context: BatchContext) -> tuple[Tensor, Tensor]:
         """The signal of a pass that has not begun, and the target as a matrix. For early signals only."""
-        t, ids, width = context.target, context.ids, row_width(self.shape)
+        t, ids, width = context.target, context.ids, self.width
         if t is None or (self.by_ids and ids is None):
             raise ValueError(no_context(self.direct))
         each = t.shape[1:].numel() == 1 or t.dim() == len(self.shape) - 1
         indices = not t.is_floating_point() and width > 1 and each
         count = t.numel() if indices else len(t) if t.numel() % width else t.numel() // width
         target = matrix_of(t, (count, width), self.dtype, t.device)
-        self._advise(target)
+        if not self.targets_seen:
+            self._advise(target)
         return self.signal_of(None, None, target, context), target
 
     def output_shape(self, target: Tensor, context: BatchContext) -> tuple[int, ...]:
@@ -363,7 +368,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
 
     def _masked(self, signal: Tensor, mask: Tensor) -> Tensor:
         """Without the rows that are not taught; a mean over rows becomes one over those that are left."""
-        if not self.direct.signal.means:
+        if not self.means:
             return signal * mask
         return signal * (mask * (len(mask) / mask.sum().clamp_min(1)).to(signal.dtype))
 
