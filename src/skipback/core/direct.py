@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -31,9 +30,6 @@ from skipback.core.rows import output_rows, row_width
 from skipback.core.specs import spec_of, specs
 from skipback.memory import Memory
 from skipback.streams import Stream, seeded
-
-SHAPE, VERSION = attrgetter("shape"), attrgetter("_version")
-
 
 @dataclass(eq=False)
 class Way:
@@ -223,10 +219,13 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             self.follow(y.device)
             parts = list(map(held.__getitem__, way.plan.names))
         ports = run.tensors if way.whole else [run.tensors[i] for i in way.picks]
-        if (y.shape, *map(SHAPE, ports)) not in way.fitted or list(map(VERSION, run.tensors)) != run.versions:
+        compiling = torch.compiler.is_compiling()
+        if compiling or [t._version for t in run.tensors] != run.versions:
             self._check_ports(way, run, y)
+        elif (y.shape, *[port.shape for port in ports]) not in way.fitted:
+            self._check_ports(way, run, y)
+            way.fitted.add((y.shape, *[port.shape for port in ports]))
         known, target = self._known(y, ports[0], context) if self.by_target else (None, None)
-        look = self.error_seen or torch.compiler.is_compiling()
         return broadcast(
             way.plan,
             y,
@@ -236,7 +235,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             ports=ports,
             parts=parts,
             ahead=[ahead[spec.name] for spec in way.plan.ports] if ahead else (),
-            first=None if look else self.look,
+            first=None if self.error_seen or compiling else self.look,
         )
 
     def _way(self, key: Any, output: Any, run: Pass) -> Way:
@@ -255,7 +254,6 @@ class DirectRoute(CutRoute, runs=(Direct,)):
     def _check_ports(self, way: Way, run: Pass, y: Tensor) -> None:
         for spec, k in zip(way.plan.ports, way.picks, strict=True):
             check_port(spec, run.tensors[k], run.versions[k], self.grouped(y.shape))
-        way.fitted.add((y.shape, *(run.tensors[k].shape for k in way.picks)))
 
     def look(self, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
         """RunChanged at the first error that arrives."""
@@ -376,9 +374,9 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         signal = self.direct.signal(SignalInputs(gradient=e, output=rows, target=target, memory=stored))
         if mask is None or e is not None:
             return signal
-        if not self.means:
+        if not self.means or rows is not None:  # after the pass, the error says how many are left
             return signal * mask
-        return signal * (mask * (len(mask) / mask.sum().clamp_min(1)).to(signal.dtype))
+        return signal * (mask * (len(mask) / mask.sum().clamp_min(1).to(signal.dtype)))
 
     def late(self, e: Tensor, y: Tensor, context: BatchContext) -> Tensor:
         """The signal of a pass that has run, from the gradient at its output y. For late signals only."""
