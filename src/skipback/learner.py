@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from skipback.core.learner import Forward, TaughtNetwork
@@ -76,19 +77,15 @@ class Learner(TaughtNetwork):
         """
         args, context = x if isinstance(x, tuple) else (x,), BatchContext(t, ids, scale, mask)
         check_update(update)
-        check("step", self, now=True)
+        if not (self.attached and self.net.training) or torch.is_inference_mode_enabled():
+            check("step", self, now=True)
         if self.route is None:
             self.discover(*args)
-        parameters = [p for group in update.bind(self).param_groups for p in group["params"]]
+        groups = update.bind(self).param_groups
         if precision is not None:
-            with checked(precision).during(parameters):
-                return self._step(args, t, loss, update, context, compile)
-        return self._step(args, t, loss, update, context, compile)
-
-    def _step(
-        self, args: Any, t: Tensor, loss: Loss, update: Update, context: BatchContext, compile: bool | Compiler
-    ) -> Tensor:
-        how, stepper = compiler(compile), self._stepper or self._block_by_block()
+            with checked(precision).during([p for group in groups for p in group["params"]]):
+                return self.step(x, t, loss=loss, update=update, ids=ids, scale=scale, mask=mask, compile=compile)
+        how, stepper = None if compile is False else compiler(compile), self._stepper or self._block_by_block()
         if stepper is not None and not self.gate.plain and stepper.fits(args) and (how is None or stepper.chain):
             return stepper(args, t, loss, update, context, how)
         return step_by_backward(self, self._compiled.get(self, how), args, t, loss, update, context)

@@ -126,7 +126,7 @@ class Memory(nn.Module):
             rows, seen = self._read = _read_rows(table, self.seen, ids)
             return self._filled(rows, seen, target)
         rows = picked(table, ids)
-        return self._filled(rows, None if self._scan() else self.seen.index_select(0, ids), target)
+        return self._filled(rows, None if self.all_seen or self._scan() else self.seen.index_select(0, ids), target)
 
     def _filled(self, rows: Tensor, seen: Tensor | None, target: Tensor) -> Tensor:
         """The rows in the form of the target; initial where a sample was not seen."""

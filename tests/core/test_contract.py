@@ -410,21 +410,16 @@ def test_the_network_keeps_its_own_state_dict(method, case):
     step(learner, x, t, ids)
     assert list(learner.net.state_dict()) == keys
     extra = set(learner.state_dict()) - {f"net.{key}" for key in keys}
-    expected = (
-        {f"route.{name}" for names in learner.direct.names.values() for name in names} if learner.direct else set()
-    )
-    if learner.memory is not None:
-        expected |= {f"route.memory.{name}" for name in ("rows", "seen", "prints")}
-    if getattr(method, "feedback", None) is not None and Sees.JACOBIAN in method.feedback.sees:
-        expected.add("route.stream.position")
-    if learner.route is not None:
-        expected |= {f"route.{name}" for name in learner.route.state_dict()}
-    assert extra == expected
-    learned = list(learner.direct.parameters()) if learner.direct else []
-    if learner.route is not None:
-        learned = [B for B in learner.feedback.values() if B.requires_grad]
+    direct = learner.direct
+    expected, learned = set(learner.route.state_dict()), [B for B in learner.feedback.values() if B.requires_grad]
+    if direct is not None:
+        expected = {name for names in direct.names.values() for name in names}
+        expected |= {f"memory.{name}" for name in ("rows", "seen", "prints")} if learner.memory is not None else set()
+        expected |= {"stream.position"} if Sees.JACOBIAN in method.feedback.sees else set()
+        learned = list(direct.parameters())
     if isinstance(method, Perturbed) and method.estimate.local:
         learned = list(learner.route.classifiers.parameters())
+    assert extra == {f"route.{name}" for name in expected}
     assert [id(p) for p in learner.parameters()] == [id(p) for p in [*learner.net.parameters(), *learned]]
 
 

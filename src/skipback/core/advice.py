@@ -170,10 +170,10 @@ def refuse_untaught(_: Tensor) -> None:
     )
 
 
-def check_port(spec: PortSpec, port: Tensor, version: int, y: Tensor) -> None:
+def check_port(spec: PortSpec, port: Tensor, version: int, output: Sequence[int]) -> None:
     """Refuse a port that no longer fits. Costs no synchronisation, and nothing under torch.compile but guards."""
-    if not spec.rows.fits(port.shape, spec.shape, y.shape) or spec.rows.outputs(y.shape) != spec.outputs:
-        raise ValueError(misfit(spec, port, f"the output has shape {tuple(y.shape)}", "the batch must come first and"))
+    if not spec.rows.fits(port.shape, spec.shape, output) or spec.rows.outputs(output) != spec.outputs:
+        raise ValueError(misfit(spec, port, f"the output has shape {tuple(output)}", "the batch must come first and"))
     if version >= 0 and port._version != version:
         raise RuntimeError(
             f"the output of block {spec.name!r} was changed in place after the cut, which did not happen in the "

@@ -14,7 +14,7 @@ from typing_extensions import override
 from skipback.core.advice import advise_error, advise_targets, check_port, no_context, refuse_untaught
 from skipback.core.blocks import Pass, first_tensor, in_backward
 from skipback.core.broadcast import Columns, Plan, broadcast, teaching, where_error
-from skipback.core.feedback import Feedback, FeedbackTensors, ForwardPasses, Sees
+from skipback.core.feedback import FeedbackTensors, ForwardPasses, Sees
 from skipback.core.method import Direct
 from skipback.core.outputs import Outputs, column_spans, joined_shape
 from skipback.core.records import (
@@ -24,8 +24,7 @@ from skipback.core.records import (
     PortSpec,
     SignalInputs,
     as_matrix,
-    matrix_of,
-    taught_rows,
+    target_of,
 )
 from skipback.core.route import Call, CutRoute, Site, ports_of
 from skipback.core.rows import output_rows, row_width
@@ -49,10 +48,8 @@ class Way:
 
     plan: Plan
     picks: tuple[int, ...]
+    whole: bool
     fitted: set[Any] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.whole = self.picks == tuple(range(len(self.picks)))
 
 
 class DirectRoute(CutRoute, runs=(Direct,)):
@@ -77,7 +74,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self.early_known, self.by_ids, self.by_target = needs.early, Needs.IDS in needs, Needs.TARGET in needs
         self.by_gradient, self.by_activity = Needs.GRADIENT in needs, Sees.ACTIVITY in sees
         self.looks_ahead = bool(sees & (Sees.JACOBIAN | Sees.RELAY))
-        self.homogeneous = is_homogeneous(method.feedback)
+        self.learns = method.feedback.learns
+        self.means = method.signal.means
         self.targets_seen = self.error_seen = False
         shapes = list(site.layout.outputs.values())
         if len(shapes) > 1 and self.by_target:
@@ -85,11 +83,12 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         if self.looks_ahead and len(site.layout.groups) < len(shapes):
             raise ValueError(SHARED_HEAD)
         self.shape, self.dtype = joined_shape(shapes), self.like[0].dtype
+        self.width = row_width(self.shape)
         self.ports: dict[str, PortSpec] = {}
         self.names: dict[str, list[str]] = {}
         self.ways: dict[Any, Way] = {}
         self.whole: Plan | None = None
-        found = specs(site.net, site.layout, self.shape, method.feedback, site.look)
+        found = specs(site.net, site.layout, self.grouped(self.shape), method.feedback, site.look)
         self._fill(found, method.feedback.init(found, seeded("direct feedback", site.seed)))
         self.stream = Stream(site.seed) if Sees.JACOBIAN in sees else None
         self.memory = method.signal.memory(torch.Size(self.shape[1:]).numel())
@@ -111,20 +110,20 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self.blocks = tuple(self.ports)
 
     def _register(self, name: str, part: Tensor) -> None:
-        if self.direct.feedback.learns:
+        if self.learns:
             self.register_parameter(name, nn.Parameter(part))
         else:
             self.register_buffer(name, part)
 
     @property
     def _held(self) -> Any:
-        held = self._parameters if self.direct.feedback.learns else self._buffers  # getattr takes twice as long
+        held = self._parameters if self.learns else self._buffers  # getattr takes twice as long
         return held
 
     def parts_of(self, block: str) -> FeedbackTensors:
         """The tensors of one block's feedback."""
-        held = self._held
-        return tuple([held[name] for name in self.names[block]])
+        held: Any = self._parameters if self.learns else self._buffers  # getattr takes twice as long
+        return tuple(map(held.__getitem__, self.names[block]))
 
     @property
     def parts(self) -> dict[str, FeedbackTensors]:
@@ -144,7 +143,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
 
     def follow(self, device: torch.device) -> None:
         """Move the feedback along if the network was moved without its learner."""
-        for name, part in self._held.items():
+        held: Any = self._parameters if self.learns else self._buffers
+        for name, part in held.items():
             if part.device == device:
                 continue
             if isinstance(part, nn.Parameter):
@@ -248,16 +248,17 @@ class DirectRoute(CutRoute, runs=(Direct,)):
                 self._add(block, one.tensor)
         leads = [lead for block, lead in zip(path.blocks, path.leads, strict=True) if block is not None]
         plan = self.plan([block for block, _ in met], leads)
-        way = self.ways[key] = Way(plan, tuple(k for k, block in enumerate(path.blocks) if block is not None))
+        picks = tuple(k for k, block in enumerate(path.blocks) if block is not None)
+        way = self.ways[key] = Way(plan, picks, whole=len(picks) == len(path.blocks))
         return way
 
     def _check_ports(self, way: Way, run: Pass, y: Tensor) -> None:
         for spec, k in zip(way.plan.ports, way.picks, strict=True):
-            check_port(spec, run.tensors[k], run.versions[k], y)
+            check_port(spec, run.tensors[k], run.versions[k], self.grouped(y.shape))
         way.fitted.add((y.shape, *(run.tensors[k].shape for k in way.picks)))
 
     def look(self, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
-        """Look at the first error that arrives."""
+        """RunChanged at the first error that arrives."""
         if not self.error_seen:
             self.error_seen = True
             advise_error(self.direct, y, e, context, node)
@@ -271,7 +272,6 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             names=tuple(order),
             indices=tuple(tuple(order.index(name) for name in self.names[block]) for block in blocks),
             columns=tuple(self._columns(lead) for lead in leads),
-            homogeneous=self.homogeneous,
         )
 
     def whole_plan(self) -> Plan:
@@ -280,6 +280,14 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             lead = dict(zip(self.layout.first.blocks, self.layout.first.leads, strict=True))
             self.whole = self.plan(self.blocks, [lead.get(block) for block in self.blocks])
         return self.whole
+
+    def grouped(self, output: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the joined output, with one set of columns for all outputs of one head."""
+        layout = self.layout
+        if len(layout.groups) == len(layout.outputs):
+            return tuple(output)
+        one_of_each = joined_shape([layout.outputs[group[0]] for group in layout.groups])
+        return tuple(b if a != b else c for a, b, c in zip(self.shape, one_of_each, output, strict=True))
 
     def _columns(self, lead: frozenset[str] | None) -> Columns | None:
         """The columns of the signal that teach a port which leads to these outputs; `None` for all of them.
@@ -307,7 +315,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
                 f"block {block!r} did not run in the pass that found the blocks, so its feedback is unknown to the "
                 "optimizer: attach with an example, and in a mode, in which all layers run (such as net.eval())"
             )
-        spec = spec_of(block, port.shape, self.shape, self.like[0], feedback)
+        spec = spec_of(block, port.shape, self.grouped(self.shape), self.like[0], feedback)
         self._fill([spec], feedback.init([spec], seeded("direct feedback", self.seed, block)))
 
     # ---------------------------------------------------------------------------------------------- the signal
@@ -322,26 +330,28 @@ class DirectRoute(CutRoute, runs=(Direct,)):
                 raise ValueError(no_context(self.direct))
             port.register_hook(refuse_untaught)  # evaluation is free; training by it would silently be something else
             return torch.zeros_like(rows), None
-        target = as_matrix(context.target, rows)
-        self._advise(target)
+        target, mask = target_of(context, rows.shape, rows.dtype, rows.device)
+        if not self.targets_seen:
+            self._advise(target)
         if self.by_gradient:
             return None, target
-        signal = self.signal_of(None, rows, target, context)
+        signal = self.signal_of(None, rows, target, mask, context.ids)
         if self.memory is not None and context.ids is not None:
             self.memory.write(context.ids, rows, target)
         return signal, target
 
     def early(self, context: BatchContext) -> tuple[Tensor, Tensor]:
         """The signal of a pass that has not begun, and the target as a matrix. For early signals only."""
-        t, ids, width = context.target, context.ids, row_width(self.shape)
+        t, ids, width = context.target, context.ids, self.width
         if t is None or (self.by_ids and ids is None):
             raise ValueError(no_context(self.direct))
         each = t.shape[1:].numel() == 1 or t.dim() == len(self.shape) - 1
         indices = not t.is_floating_point() and width > 1 and each
         count = t.numel() if indices else len(t) if t.numel() % width else t.numel() // width
-        target = matrix_of(t, (count, width), self.dtype, t.device)
-        self._advise(target)
-        return self.signal_of(None, None, target, context), target
+        target, mask = target_of(context, (count, width), self.dtype, t.device)
+        if not self.targets_seen:
+            self._advise(target)
+        return self.signal_of(None, None, target, mask, ids), target
 
     def output_shape(self, target: Tensor, context: BatchContext) -> tuple[int, ...]:
         """The shape that the output of a pass will have, from its target as a matrix (R, C)."""
@@ -353,31 +363,31 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             return len(t), rows // max(len(t), 1), width
         return len(t), width, *(t.shape[1:] if t.dim() == len(self.shape) - 1 else t.shape[2:])
 
-    def signal_of(self, e: Tensor | None, rows: Tensor | None, target: Tensor | None, context: BatchContext) -> Tensor:
-        """The signal from matrices of the error, the output and the target, without the rows that are not taught."""
-        memory, stored = self.memory, None
-        if memory is not None and context.ids is not None and target is not None:
-            stored = memory.read(context.ids, target)
-        signal = self.direct.signal(SignalInputs(gradient=e, output=rows, target=target, memory=stored))
-        if e is None and target is not None:
-            mask = taught_rows(context, target.shape, target.device)
-            signal = signal if mask is None else self._masked(signal, mask)
-        return signal
+    def signal_of(
+        self, e: Tensor | None, rows: Tensor | None, target: Tensor | None, mask: Tensor | None, ids: Tensor | None
+    ) -> Tensor:
+        """The signal from matrices of the error, the output and the target, without the rows that are not taught.
 
-    def _masked(self, signal: Tensor, mask: Tensor) -> Tensor:
-        """Without the rows that are not taught; a mean over rows becomes one over those that are left."""
-        if not self.direct.signal.means:
+        A signal that is a mean over the rows is then one over those that are left.
+        """
+        memory, stored = self.memory, None
+        if memory is not None and ids is not None and target is not None:
+            stored = memory.read(ids, target)
+        signal = self.direct.signal(SignalInputs(gradient=e, output=rows, target=target, memory=stored))
+        if mask is None or e is not None:
+            return signal
+        if not self.means:
             return signal * mask
         return signal * (mask * (len(mask) / mask.sum().clamp_min(1)).to(signal.dtype))
 
     def late(self, e: Tensor, y: Tensor, context: BatchContext) -> Tensor:
         """The signal of a pass that has run, from the gradient at its output y. For late signals only."""
-        rows, target = output_rows(y), None
+        rows, error, target = output_rows(y), output_rows(e), None
         if self.by_target and context.target is not None:
             target = as_matrix(context.target, rows)
-            self._advise(target)
-        error = output_rows(e)
-        signal = self.signal_of(error if self.by_gradient else None, rows, target, context)
+            if not self.targets_seen:
+                self._advise(target)
+        signal = self.signal_of(error if self.by_gradient else None, rows, target, None, None)
         return signal if self.by_gradient else where_error(self.direct, signal, error)
 
     def remember(self, y: Tensor, context: BatchContext, target: Tensor | None = None) -> None:
@@ -416,7 +426,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         return teachings
 
     def _advise(self, target: Tensor) -> None:
-        if not self.targets_seen and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling():
             self.targets_seen = True
             advise_targets(self.direct, target, self.parts, self.ports)
 
@@ -440,10 +450,3 @@ SHARED_HEAD = (
 def parts_dtype(parts: FeedbackTensors, h: Tensor) -> torch.dtype:
     """The dtype of a teaching that is looked at: that of the feedback, not of a port in half precision."""
     return parts[0].dtype if parts and parts[0].is_floating_point() else h.dtype
-
-
-def is_homogeneous(feedback: Feedback) -> bool:
-    """Whether a feedback says so itself: a subclass with a `project` of its own does not inherit the promise."""
-    order = type(feedback).__mro__
-    says = next(i for i, cls in enumerate(order) if "homogeneous" in vars(cls))
-    return feedback.homogeneous and says <= next(i for i, cls in enumerate(order) if "project" in vars(cls))

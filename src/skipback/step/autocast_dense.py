@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
@@ -26,8 +27,10 @@ class AutocastDense(Dense):
         super().__init__(dense.linear, dense.module, flatten=dense.flatten)
 
     @override
-    def activate(self, h: Tensor, a: Tensor) -> Tensor:
-        return super().activate(h.to(a.dtype), a)
+    def run(self, h: Tensor) -> Tensor:
+        h = h.flatten(1) if self.flatten else h
+        a = F.linear(h, self.weight, self.bias)
+        return self.activate(h.to(a.dtype), a)
 
     @override
     def backward(self, g: Tensor, *, may_overwrite: bool = False) -> Sequence[Tensor | None]:
@@ -37,4 +40,4 @@ class AutocastDense(Dense):
     @override
     def descend(self, delta: Tensor, h: Tensor, rate: float) -> None:
         # the product in bfloat16 becomes float32 when it is added to the weights
-        self.weight.sub_(self.weight_gradient(delta, h), alpha=rate)
+        self.weight.sub_(self.product(delta.t(), h), alpha=rate)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
 from skipback.core.broadcast import lesson_gradient, scaled, teaching
 from skipback.core.direct import DirectRoute
-from skipback.core.feedback import FeedbackTensors, Lesson
 from skipback.core.records import BatchContext
-from skipback.step.checks import check_taught
 
 NOTHING: Mapping[str, Tensor] = {}
 
@@ -40,33 +38,28 @@ class BatchSignal:
         self.signal = signal * context.scale if scaled(context.scale) and not direct.direct.signal.scales else signal
         self.plan = direct.whole_plan()
 
-    def check(self, k: int, port: Tensor) -> None:
-        """Refuse a port whose shape does not fit."""
-        check_taught(self.plan.ports[k], port, self.signal, self.output)
+    def teaching(self, k: int, port: Tensor, learn: Callable[[Tensor, Tensor], None] | None = None) -> Tensor:
+        """The teaching of port k.
 
-    def teaching(self, k: int, port: Tensor) -> Tensor:
-        """The teaching of port k."""
-        return self.taught(k, port, *self.lesson(k, port))
-
-    def lesson(self, k: int, port: Tensor) -> tuple[Lesson, FeedbackTensors]:
-        """What the feedback of port k sees, and its tensors."""
-        direct, block = self.direct, self.plan.ports[k].name
-        h, ahead = port if direct.by_activity else None, self.ahead.get(block)
-        return self.plan.lesson(k, self.signal, self.output, port.shape, h, ahead), direct.parts_of(block)
-
-    def taught(self, k: int, port: Tensor, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
-        """The teaching of port k, from its lesson."""
-        return teaching(self.plan, k, lesson, parts, self.context, port.shape, port.dtype)
-
-    def learned(self, lesson: Lesson, parts: FeedbackTensors) -> FeedbackTensors:
-        """The gradients of learned feedback."""
-        return lesson_gradient(self.plan, lesson, parts, self.context)
+        Args:
+            k: which port.
+            port: its value.
+            learn: gets each tensor of its feedback, if that learns, with its gradient.
+        """
+        direct, plan, block = self.direct, self.plan, self.plan.ports[k].name
+        h, ahead, parts = port if direct.by_activity else None, self.ahead.get(block), direct.parts_of(block)
+        lesson = plan.lesson(k, self.signal, self.output, port.shape, h, ahead)
+        if learn is not None:
+            for part, change in zip(parts, lesson_gradient(plan, lesson, parts, self.context), strict=True):
+                learn(part, change)
+        return teaching(plan, k, lesson, parts, self.context, port.shape, port.dtype)
 
 
 def early_signal(direct: DirectRoute, context: BatchContext, ahead: Mapping[str, Tensor] = NOTHING) -> BatchSignal:
     """That of a pass that has not begun."""
     signal, target = direct.early(context)
-    return BatchSignal(direct, context, signal, direct.output_shape(target, context), target, ahead)
+    output = target.shape if len(direct.shape) < 3 else direct.output_shape(target, context)
+    return BatchSignal(direct, context, signal, output, target, ahead)
 
 
 def late_signal(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -144,23 +146,32 @@ class NetworkFingerprint:
     """
 
     def __init__(self, net: nn.Module) -> None:
-        self.modules, self.parameters = list(net.modules()), list(net.parameters())
-        self.children, self.owned = [m._modules for m in self.modules], [m._parameters for m in self.modules]
-        own: list[Any] = [hooks for m in self.modules for hooks in _hooks(m)]
+        self.parameters, modules = list(net.parameters()), list(net.modules())
+        self.modules, self.own = modules, [vars(m) for m in modules]
+        self.tables: list[dict[str, Any]] = [table for m in modules for table in (m._modules, m._parameters)]
+        own: list[Any] = [hooks for m in modules for hooks in _hooks(m)]
         self.hooks = [*own, *_EVERYWHERE]
-        self.recorded = self._fingerprint()
+        self.recorded: object = None
+        self.holds()
 
     def holds(self) -> bool:
-        """Whether the network has the recorded fingerprint still."""
-        return self._fingerprint() == self.recorded
-
-    def _fingerprint(self) -> object:
-        return (
-            [id(child) for children in self.children for child in children.values()],
-            [id(p) for owned in self.owned for p in owned.values()],
-            [*map(len, self.hooks)],
-            [m._compiled_call_impl is None for m in self.modules],
-            [id(m.__dict__.get("forward")) for m in self.modules],
-            [p.requires_grad for p in self.parameters],
-            [bool(p._backward_hooks or p._post_accumulate_grad_hooks) for p in self.parameters],
+        """Whether the network has the recorded fingerprint still; the first call records it."""
+        parameters = self.parameters
+        now = (
+            *map(id, itertools.chain.from_iterable(map(dict.values, self.tables))),
+            *map(len, self.tables),
+            *map(len, self.hooks),
+            *map(id, map(_COMPILED, self.modules)),
+            *map(id, map(_FORWARD, self.own)),
+            *map(_TRAINED, parameters),
+            *map(bool, map(_HOOKS, parameters)),
+            *map(bool, map(_GRAD_HOOKS, parameters)),
         )
+        if self.recorded is None:
+            self.recorded = now
+        return now == self.recorded
+
+
+_COMPILED, _FORWARD = operator.attrgetter("_compiled_call_impl"), operator.methodcaller("get", "forward")
+_TRAINED, _HOOKS = operator.attrgetter("requires_grad"), operator.attrgetter("_backward_hooks")
+_GRAD_HOOKS = operator.attrgetter("_post_accumulate_grad_hooks")

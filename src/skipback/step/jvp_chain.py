@@ -74,7 +74,7 @@ def _layer(rule: Rule, h: Tensor, both: Tensor | None) -> tuple[Tensor, Tensor |
     if rule.bias is not None:
         a.add_(rule.bias)
     y = rule.activate(h, a.clone() if rule.activation.needs_input else a)
-    tangent = rule.derived(moved, may_overwrite=True)
+    tangent = rule.derived(moved)
     if y is not a:
         a.copy_(y)
     if tangent is not moved:

@@ -29,53 +29,67 @@ class Activation:
     """An elementwise f, and its derivative, by the kernels that autograd calls.
 
     Attributes:
-        f: (module, a) -> y. Overwrites a with y, unless `backward` needs a.
-        backward: (module, g, a or y) -> g * f'(a).
+        f: a -> y. Overwrites a with y, unless `backward` needs a.
+        backward: (g, a or y) -> g * f'(a).
         backward_inplace: (g, y) -> g * f'(a), which overwrites g; `None` where no kernel does that from g and y alone.
         needs_input: `backward` takes a, which is cached for it; else it takes y, which the next block caches anyway.
     """
 
-    f: Callable[[Any, Tensor], Tensor]
-    backward: Callable[[Any, Tensor, Tensor], Tensor]
+    f: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
     backward_inplace: Callable[[Tensor, Tensor], Tensor] | None = None
     needs_input: bool = False
 
-    def delta(self, module: nn.Module, g: Tensor, saved: Tensor, *, may_overwrite: bool) -> Tensor:
-        """Return delta = g * f'(a) from the saved a or y; `may_overwrite`: the result may take the memory of g."""
-        if self.backward_inplace is None or not may_overwrite:
-            return self.backward(module, g, saved)
-        return self.backward_inplace(g, saved)
+    @property
+    def backward_owned(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The same as `backward`, for a g that is not referenced elsewhere: the result may take its memory."""
+        return self.backward_inplace or self.backward
 
 
-ACTIVATIONS: dict[type[nn.Module], Activation] = {
-    nn.Tanh: Activation(
-        lambda m, a: a.tanh_(),
-        lambda m, g, y: aten.tanh_backward.default(g, y),
-        lambda g, y: aten.tanh_backward.grad_input(g, y, grad_input=g),
-    ),
-    nn.Sigmoid: Activation(
-        lambda m, a: a.sigmoid_(),
-        lambda m, g, y: aten.sigmoid_backward.default(g, y),
-        lambda g, y: aten.sigmoid_backward.grad_input(g, y, grad_input=g),
-    ),
-    nn.ReLU: Activation(
-        lambda m, a: a.relu_(),
-        lambda m, g, y: aten.threshold_backward.default(g, y, 0),
-        lambda g, y: aten.threshold_backward.grad_input(g, y, 0, grad_input=g),
-    ),
-    nn.LeakyReLU: Activation(
-        lambda m, a: F.leaky_relu(a, m.negative_slope),
-        lambda m, g, a: aten.leaky_relu_backward.default(g, a, m.negative_slope, False),
+TANH = Activation(
+    torch.tanh_,
+    aten.tanh_backward.default,
+    lambda g, y: aten.tanh_backward.grad_input(g, y, grad_input=g),
+)
+SIGMOID = Activation(
+    torch.sigmoid_,
+    aten.sigmoid_backward.default,
+    lambda g, y: aten.sigmoid_backward.grad_input(g, y, grad_input=g),
+)
+RELU = Activation(
+    torch.relu_,
+    lambda g, y: aten.threshold_backward.default(g, y, 0),
+    lambda g, y: aten.threshold_backward.grad_input(g, y, 0, grad_input=g),
+)
+IDENTITY = Activation(lambda a: a, lambda g, y: g)
+
+
+def _leaky_relu(m: Any) -> Activation:
+    return Activation(
+        lambda a: F.leaky_relu(a, m.negative_slope),
+        lambda g, a: aten.leaky_relu_backward.default(g, a, m.negative_slope, False),
         needs_input=True,
-    ),
-    nn.GELU: Activation(
-        lambda m, a: F.gelu(a, approximate=m.approximate),
-        lambda m, g, a: aten.gelu_backward.default(g, a, approximate=m.approximate),
+    )
+
+
+def _gelu(m: Any) -> Activation:
+    return Activation(
+        lambda a: F.gelu(a, approximate=m.approximate),
+        lambda g, a: aten.gelu_backward.default(g, a, approximate=m.approximate),
         needs_input=True,
-    ),
-    nn.SiLU: Activation(lambda m, a: F.silu(a), lambda m, g, a: aten.silu_backward.default(g, a), needs_input=True),
-    nn.Identity: Activation(lambda m, a: a, lambda m, g, y: g),
+    )
+
+
+ACTIVATIONS: dict[type[nn.Module], Callable[[nn.Module], Activation]] = {
+    nn.Tanh: lambda m: TANH,
+    nn.Sigmoid: lambda m: SIGMOID,
+    nn.ReLU: lambda m: RELU,
+    nn.LeakyReLU: _leaky_relu,
+    nn.GELU: _gelu,
+    nn.SiLU: lambda m: Activation(F.silu, aten.silu_backward.default, needs_input=True),
+    nn.Identity: lambda m: IDENTITY,
 }
+"""The activation of a module; settings such as a slope are read from the module at each call."""
 
 
 class Rule(ABC):
@@ -177,40 +191,54 @@ class HookedBlock(AutogradBlock):
 
 
 class Dense(Rule):
-    """Linear and one activation, in closed form: delta = g * f'(a), dW = delta^T h, db = sum_n delta_n."""
+    """Linear and one activation, in closed form: delta = g * f'(a), dW = delta^T h, db = sum_n delta_n.
+
+    Attributes:
+        product: of two matrices, for dW.
+    """
+
+    product: Callable[[Tensor, Tensor], Tensor] = staticmethod(torch.mm)
 
     def __init__(self, linear: nn.Linear, activation: nn.Module, *, flatten: bool) -> None:
         self.linear, self.module, self.flatten = linear, activation, flatten
-        self.activation = ACTIVATIONS[type(activation)]
+        self.activation = ACTIVATIONS[type(activation)](activation)
         self.weight, self.bias = linear.weight, linear.bias  # an attribute of a module takes microseconds to look up
         self.parameters = tuple(linear.parameters())
         self.saved: tuple[Tensor, Tensor] | None = None
+        self.plain, self.needs_input = type(activation) is nn.Identity, self.activation.needs_input
+        self.f, self.slope, self.slope_owned = (
+            self.activation.f,
+            self.activation.backward,
+            self.activation.backward_owned,
+        )
 
     @override
     def run(self, h: Tensor) -> Tensor:
-        h = h.flatten(1) if self.flatten else h
-        return self.activate(h, F.linear(h, self.weight, self.bias))
+        if self.flatten:
+            h = h.flatten(1)
+        a = F.linear(h, self.weight, self.bias)
+        y = a if self.plain else self.f(a)
+        self.saved = h, a if self.needs_input else y
+        return y
 
     def activate(self, h: Tensor, a: Tensor) -> Tensor:
         """Return y = f(a), and save h and a or y for `backward`. a is a fresh tensor, which f may overwrite."""
-        y = self.activation.f(self.module, a)
-        self.saved = h, a if self.activation.needs_input else y
+        y = self.f(a)
+        self.saved = h, a if self.needs_input else y
         return y
 
-    def derived(self, tangent: Tensor, *, may_overwrite: bool) -> Tensor:
-        """Return f'(a) times a tangent of a; `may_overwrite`: the result may take the memory of the tangent."""
+    def derived(self, tangent: Tensor) -> Tensor:
+        """Return f'(a) times a tangent of a, which may take its memory."""
         assert self.saved is not None
-        return self.activation.delta(self.module, tangent, self.saved[1], may_overwrite=may_overwrite)
+        return self.slope_owned(tangent, self.saved[1])
 
     @override
     def backward(self, g: Tensor, *, may_overwrite: bool = False) -> Sequence[Tensor | None]:
-        h, delta = self._delta(g, may_overwrite=may_overwrite)
-        dW = self.weight_gradient(delta, h)
+        assert self.saved is not None
+        (h, saved), self.saved = self.saved, None
+        delta = g if self.plain else self.slope_owned(g, saved) if may_overwrite else self.slope(g, saved)
+        dW = self.product(delta.t(), h)
         return (dW,) if self.bias is None else (dW, delta.sum(0))
-
-    def weight_gradient(self, delta: Tensor, h: Tensor) -> Tensor:
-        """Return dW = delta^T h."""
-        return delta.t() @ h
 
     def descend(self, delta: Tensor, h: Tensor, rate: float) -> None:
         """Plain SGD fused into the product: W <- W - rate * delta^T h."""
@@ -218,11 +246,13 @@ class Dense(Rule):
 
     @override
     def learn(self, g: Tensor, update: Update, *, may_overwrite: bool = False) -> None:
-        rates = [rate for p in self.parameters if (rate := update.fusable_rate(p)) is not None]
-        if len(rates) < len(self.parameters):
-            super().learn(g, update, may_overwrite=may_overwrite)
+        rates = _rates(update, self.parameters) if update.fuses else None
+        if rates is None:
+            update.apply(self.parameters, self.backward(g, may_overwrite=may_overwrite))
             return
-        h, delta = self._delta(g, may_overwrite=may_overwrite)
+        assert self.saved is not None
+        (h, saved), self.saved = self.saved, None
+        delta = self.slope_owned(g, saved) if may_overwrite else self.slope(g, saved)
         self.descend(delta, h, rates[0])
         if self.bias is not None:
             self.bias.sub_(delta.sum(0), alpha=rates[1])
@@ -231,11 +261,11 @@ class Dense(Rule):
     def release(self) -> None:
         self.saved = None
 
-    def _delta(self, g: Tensor, *, may_overwrite: bool) -> tuple[Tensor, Tensor]:
-        assert self.saved is not None
-        h, delta = self.saved[0], self.derived(g, may_overwrite=may_overwrite)
-        self.saved = None
-        return h, delta
+
+def _rates(update: Update, parameters: Sequence[nn.Parameter]) -> list[float] | None:
+    """The rates to fuse into the product; `None` if the step of one of them is more than that."""
+    rates = [rate for p in parameters if (rate := update.fusable_rate(p)) is not None]
+    return rates if len(rates) == len(parameters) else None
 
 
 def rule(modules: Sequence[nn.Module], *, rows: bool) -> Rule:

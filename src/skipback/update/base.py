@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ NOT_HELD = (
 )
 
 
+_PARAMETERS = itemgetter("params")
+
+
 class Update:
     """Steps the parameters of one block at a time.
 
@@ -45,13 +49,14 @@ class Update:
 
     Attributes:
         optimizer: `torch.optim`'s, once the first step has bound it.
+        fuses: whether a step may be fused into a product (`fusable_rate`).
         blockwise: each block is stepped when its gradients come. Else they are collected and stepped by `finish`.
     """
 
     def __init__(self, make: MakeOptimizer, *, by_parameter: bool | None = None) -> None:
         self.make, self.by_parameter = make, by_parameter
         self.optimizer: Optimizer | None = None
-        self.blockwise = True
+        self.blockwise, self.fuses = True, False
         self._collected: dict[nn.Parameter, Tensor] = {}
         self._seen: tuple[list[ParameterGroup] | None, int] = (None, 0)
         self._groups: dict[int, ParameterGroup] = {}  # by id: a tensor takes long to hash
@@ -74,7 +79,7 @@ class Update:
         """
         if self.optimizer is None:
             self.optimizer = self._made(of)
-        held = [len(group["params"]) for group in self.optimizer.param_groups]
+        held = list(map(len, map(_PARAMETERS, self.optimizer.param_groups)))
         if held != self._held:  # somebody has taken a parameter out of a group
             self._held, self._seen = held, (None, 0)
         known = type(self.optimizer) in BLOCKWISE if self.by_parameter is None else self.by_parameter
@@ -98,13 +103,16 @@ class Update:
         Raises:
             ValueError: the optimizer does not hold one of them.
         """
+        assert self.optimizer is not None
         by_group: dict[int, tuple[ParameterGroup, list[Tensor], list[Tensor]]] = {}
+        known = self._groups if self.optimizer.param_groups is self._seen[0] else {}  # a call takes longer than a look
         for p, g in zip(parameters, gradients, strict=True):
             if g is not None:
-                group = self.group(p)
+                group = known.get(id(p)) or self.group(p)
                 _, ps, gs = by_group.setdefault(id(group), (group, [], []))
                 ps.append(p)
-                gs.append(laid_out(g, p))
+                strided = g.layout is torch.strided
+                gs.append(g if strided and g.dtype == p.dtype and g.stride() == p.stride() else laid_out(g, p))
         for group, ps, gs in by_group.values():
             if self.blockwise:
                 self._apply(group, ps, gs)

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from operator import attrgetter, itemgetter
+
 import torch
 from torch import Tensor, nn
 
 from skipback.update.base import MakeOptimizer, Parameters, Update
 from skipback.update.optimizers import ParameterGroup, strided
 
+_STATE = itemgetter("exp_avg", "exp_avg_sq", "step")
+_LAYOUT, _STRIDED = attrgetter("layout"), {torch.strided}
+
 
 class FusedAdam(Update):
     """Adam and AdamW by torch's fused kernel, which is what `fused=True` calls."""
 
     def _apply(self, group: ParameterGroup, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        if not self.by_kernel(group) or not strided(gradients):
+        kernel = group["fused"] and not group["amsgrad"] and self.blockwise  # `by_kernel` and `strided`, without a call
+        if not kernel or set(map(_LAYOUT, gradients)) != _STRIDED:
             super()._apply(group, parameters, gradients)
             return
-        moments, squares, steps = self.lists(parameters)
-        kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
+        moments, squares, steps = self.advanced(parameters)
+        step = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
         beta1, beta2 = group["betas"]
-        kernel(
+        step(
             parameters,
             gradients,
             moments,
             squares,
             [],
-            self.increment(steps),
+            steps,
             amsgrad=False,
             lr=float(group["lr"]),
             beta1=beta1,
@@ -34,22 +40,21 @@ class FusedAdam(Update):
             eps=group["eps"],
             maximize=group["maximize"],
         )
-        self._called()
+        self.optimizer._opt_called = True  # type: ignore[union-attr]  # `_called`, without the call
 
     def by_kernel(self, group: ParameterGroup) -> bool:
         """Whether the kernel is called in place of the optimizer."""
         return bool(group["fused"]) and not group["amsgrad"] and self.blockwise
 
-    def lists(self, parameters: Parameters | list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """First moments, second moments and counts of these parameters."""
+    def advanced(self, parameters: Parameters | list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """First moments, second moments and step counts of these parameters; the counts, one step on."""
         held = self.optimizer.state  # type: ignore[union-attr]
-        states = [held[p] or self.state(p) for p in parameters]
-        return [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [s["step"] for s in states]
-
-    def increment(self, steps: list[Tensor]) -> list[Tensor]:
-        """The counts of these parameters, one step on."""
+        states = list(map(held.__getitem__, parameters))
+        if not all(states):
+            states = list(map(self.state, parameters))
+        moments, squares, steps = map(list, zip(*map(_STATE, states), strict=True))
         torch._foreach_add_(steps, 1)
-        return steps
+        return moments, squares, steps
 
     def state(self, p: Tensor) -> dict[str, Tensor]:
         """As `torch.optim` lays it out."""
@@ -67,7 +72,7 @@ class FusedSGD(Update):
 
     def __init__(self, make: MakeOptimizer, *, inside: bool) -> None:
         super().__init__(make)
-        self.inside = inside
+        self.fuses = inside
 
     def _apply(self, group: ParameterGroup, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         if not strided(gradients):
@@ -101,7 +106,7 @@ class FusedSGD(Update):
 
     def fusable_rate(self, parameter: nn.Parameter) -> float | None:
         """See `Update`."""
-        if not self.inside or not self.blockwise:
+        if not self.fuses or not self.blockwise:
             return None
         group = self.group(parameter)
         if group["momentum"] or group["weight_decay"] or group["maximize"]:

@@ -199,9 +199,9 @@ class Pass:
 
     def _meet(self, place: Place, position: int, t: Tensor) -> Tensor:
         """Record a tensor, and return what flows on from it."""
-        compiling, node, port = torch.compiler.is_compiling(), t.grad_fn, t
-        version = -1 if compiling else t._version
-        if place.in_place and not t._is_view() and node is not None:
+        compiling, port = torch.compiler.is_compiling(), t
+        node, version = (None, -1) if compiling else (t.grad_fn, t._version)
+        if place.in_place and not t._is_view() and not t.is_leaf:
             port = t.clone() if place.copy else t.view_as(t)
             t.detach_()
             flow = t.requires_grad_() if self.traced else t

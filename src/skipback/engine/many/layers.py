@@ -56,7 +56,7 @@ class MemberLayer:
 
     def __init__(self, rules: Sequence[Dense]) -> None:
         first = rules[0]
-        self.module, self.activation, self.flatten = first.module, first.activation, first.flatten
+        self.activation, self.flatten = first.activation, first.flatten
         self.weight = MemberStack([r.weight for r in rules])
         self.bias = None if first.bias is None else MemberStack([r.bias for r in rules])
         self.stacks = [self.weight] if self.bias is None else [self.weight, self.bias]
@@ -67,7 +67,7 @@ class MemberLayer:
         h = h.flatten(2) if self.flatten else h
         W = self.weight.whole.mT
         a = torch.bmm(h, W) if self.bias is None else torch.baddbmm(self.bias.whole.unsqueeze(1), h, W)
-        y = self.activation.f(self.module, a)
+        y = self.activation.f(a)
         self.saved = h, a if self.activation.needs_input else y
         return y
 
@@ -75,6 +75,6 @@ class MemberLayer:
         """Return delta, which may overwrite g, and the gradients of the stacks. Frees the saved activations."""
         assert self.saved is not None
         (h, saved), self.saved = self.saved, None
-        delta = self.activation.delta(self.module, g, saved, may_overwrite=True)
+        delta = self.activation.backward_owned(g, saved)
         dW = torch.bmm(delta.mT, h)
         return delta, ([dW] if self.bias is None else [dW, delta.sum(1)])

@@ -31,12 +31,14 @@ class SharedStepCounts(FusedAdam):
         self.whole: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
 
     @override
-    def lists(self, parameters: Parameters | list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        # cached once all layers work: from then on every tick updates the same parameters in the same order
+    def advanced(self, parameters: Parameters | list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         if len(parameters) < len(self.steps):
-            return super().lists(parameters)
+            return super().advanced(parameters)  # some layers have no minibatch: the wave fills or drains
+        # cached once all layers work: from then on every tick updates the same parameters in the same order
         if not self.whole[0]:
-            self.whole = super().lists(parameters)
+            held = [self.state(p) for p in parameters]
+            self.whole = [s["exp_avg"] for s in held], [s["exp_avg_sq"] for s in held], [s["step"] for s in held]
+        self.steps.add_(1)
         return self.whole
 
     @contextmanager
@@ -50,13 +52,6 @@ class SharedStepCounts(FusedAdam):
         finally:
             for state, step in zip(self.states, own, strict=True):
                 state["step"] = step.copy_(state["step"])
-
-    @override
-    def increment(self, steps: list[Tensor]) -> list[Tensor]:
-        if len(steps) == len(self.steps):
-            self.steps.add_(1)
-            return steps
-        return super().increment(steps)  # some layers have no minibatch: the wave fills or drains
 
 
 def shared_step_counts(update: Update, parameters: Sequence[nn.Parameter]) -> SharedStepCounts | None:

@@ -19,7 +19,7 @@ class DeferredUpdate(Update):
 
     def __init__(self, update: Update) -> None:
         super().__init__(update.make)
-        self.update = update
+        self.update, self.fuses = update, update.fuses
         self.parameters: list[nn.Parameter] = []
         self.gradients: list[Tensor | None] = []
 

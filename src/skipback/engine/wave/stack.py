@@ -49,7 +49,7 @@ class LayerStack:
     """
 
     def __init__(self, layers: Sequence[Dense], feedback: Tensor) -> None:
-        self.feedback, self.module, self.activation = feedback, layers[0].module, layers[0].activation
+        self.feedback, self.activation = feedback, layers[0].activation
         self.weights = [layer.parameters[0] for layer in layers]
         self.biases = [p for layer in layers for p in layer.parameters[1:]]
         self.W = torch.stack([p.detach() for p in self.weights])
@@ -87,9 +87,9 @@ class LayerStack:
             self.slices[key] = self._slice(slice(*key))
         at = self.slices[key]
         a = h @ at.W.mT if at.b is None else torch.baddbmm(at.b.unsqueeze(1), h, at.W.mT)
-        y = self.activation.f(self.module, a)
+        y = self.activation.f(a)
         saved = a if self.activation.needs_input else y
-        delta = self.activation.delta(self.module, torch.bmm(signals, at.B), saved, may_overwrite=True)
+        delta = self.activation.backward_owned(torch.bmm(signals, at.B), saved)
         self._change(at, delta, h, update)
         return y
 
