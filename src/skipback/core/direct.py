@@ -209,7 +209,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
     def _connected(
         self, y: Tensor, output: Any, run: Pass, context: BatchContext, ahead: Mapping[str, Tensor] | None
     ) -> Tensor:
-        if torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if compiling:
             key = run.fingerprint((y,))
         else:  # the same; written out, as it is asked at every pass
             key = (*run.calls, *run.marks, -1 if y.grad_fn is None else y.grad_fn._sequence_nr() - run.first)
@@ -223,10 +224,12 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             self.follow(y.device)
             parts = list(map(held.__getitem__, way.plan.names))
         ports = run.tensors if way.whole else [run.tensors[i] for i in way.picks]
-        if (y.shape, *map(SHAPE, ports)) not in way.fitted or list(map(VERSION, run.tensors)) != run.versions:
+        if compiling:  # which knows no attrgetter
             self._check_ports(way, run, y)
+        elif (y.shape, *map(SHAPE, ports)) not in way.fitted or list(map(VERSION, run.tensors)) != run.versions:
+            self._check_ports(way, run, y)
+            way.fitted.add((y.shape, *map(SHAPE, ports)))
         known, target = self._known(y, ports[0], context) if self.by_target else (None, None)
-        look = self.error_seen or torch.compiler.is_compiling()
         return broadcast(
             way.plan,
             y,
@@ -236,7 +239,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             ports=ports,
             parts=parts,
             ahead=[ahead[spec.name] for spec in way.plan.ports] if ahead else (),
-            first=None if look else self.look,
+            first=None if compiling or self.error_seen else self.look,
         )
 
     def _way(self, key: Any, output: Any, run: Pass) -> Way:
@@ -255,7 +258,6 @@ class DirectRoute(CutRoute, runs=(Direct,)):
     def _check_ports(self, way: Way, run: Pass, y: Tensor) -> None:
         for spec, k in zip(way.plan.ports, way.picks, strict=True):
             check_port(spec, run.tensors[k], run.versions[k], self.grouped(y.shape))
-        way.fitted.add((y.shape, *(run.tensors[k].shape for k in way.picks)))
 
     def look(self, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
         """RunChanged at the first error that arrives."""

@@ -201,7 +201,7 @@ class Pass:
         """Record a tensor, and return what flows on from it."""
         compiling, port = torch.compiler.is_compiling(), t
         node, version = (None, -1) if compiling else (t.grad_fn, t._version)
-        if place.in_place and not t._is_view() and not t.is_leaf:
+        if place.in_place and t._base is None and not t.is_leaf:
             port = t.clone() if place.copy else t.view_as(t)
             t.detach_()
             flow = t.requires_grad_() if self.traced else t
