@@ -180,8 +180,12 @@ class Broadcast(torch.autograd.Function):
         ctx.save_for_backward(known, target, output, *(ports if plan.by_activity else [None] * count), *ahead, *parts)
         ctx.plan, ctx.context, ctx.before = plan, context, None
         ctx.first = None if first is None else functools.partial(first, y.detach(), context=context, node=y.grad_fn)
-        ctx.dtypes = [port.dtype for port in ports if port is not None]  # all are tensors; this says so to mypy
-        ctx.shapes = None if plan.plain else [port.shape for port in ports if port is not None]
+        ctx.dtypes, shapes = [], []
+        for port in ports:  # a plain loop: torch.compile knows no attrgetter, and a comprehension costs a call
+            assert port is not None  # only what stands behind the ports may be missing
+            ctx.dtypes.append(port.dtype)
+            shapes.append(port.shape)
+        ctx.shapes = None if plan.plain else shapes
         return y.detach()  # y itself would become a view, which the user could not write in place
 
     @staticmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -30,6 +31,9 @@ from skipback.core.rows import output_rows, row_width
 from skipback.core.specs import spec_of, specs
 from skipback.memory import Memory
 from skipback.streams import Stream, seeded
+
+SHAPE, VERSION = attrgetter("shape"), attrgetter("_version")
+
 
 @dataclass(eq=False)
 class Way:
@@ -205,7 +209,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
     def _connected(
         self, y: Tensor, output: Any, run: Pass, context: BatchContext, ahead: Mapping[str, Tensor] | None
     ) -> Tensor:
-        if torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if compiling:
             key = run.fingerprint((y,))
         else:  # the same; written out, as it is asked at every pass
             key = (*run.calls, *run.marks, -1 if y.grad_fn is None else y.grad_fn._sequence_nr() - run.first)
@@ -219,12 +224,11 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             self.follow(y.device)
             parts = list(map(held.__getitem__, way.plan.names))
         ports = run.tensors if way.whole else [run.tensors[i] for i in way.picks]
-        compiling = torch.compiler.is_compiling()
-        if compiling or [t._version for t in run.tensors] != run.versions:
+        if compiling:  # which knows no attrgetter
             self._check_ports(way, run, y)
-        elif (y.shape, *[port.shape for port in ports]) not in way.fitted:
+        elif (y.shape, *map(SHAPE, ports)) not in way.fitted or list(map(VERSION, run.tensors)) != run.versions:
             self._check_ports(way, run, y)
-            way.fitted.add((y.shape, *[port.shape for port in ports]))
+            way.fitted.add((y.shape, *map(SHAPE, ports)))
         known, target = self._known(y, ports[0], context) if self.by_target else (None, None)
         return broadcast(
             way.plan,
@@ -235,7 +239,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             ports=ports,
             parts=parts,
             ahead=[ahead[spec.name] for spec in way.plan.ports] if ahead else (),
-            first=None if self.error_seen or compiling else self.look,
+            first=None if compiling or self.error_seen else self.look,
         )
 
     def _way(self, key: Any, output: Any, run: Pass) -> Way:

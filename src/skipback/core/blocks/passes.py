@@ -202,9 +202,8 @@ class Pass:
     def _meet(self, place: Place, position: int, t: Tensor) -> Tensor:
         """Record a tensor, and return what flows on from it."""
         compiling, port = torch.compiler.is_compiling(), t
-        node = None if compiling else t.grad_fn
-        version = -1 if compiling else t._version
-        if place.in_place and not t._is_view() and not t.is_leaf:
+        node, version = (None, -1) if compiling else (t.grad_fn, t._version)
+        if place.in_place and t._base is None and not t.is_leaf:
             port = t.clone() if place.copy else t.view_as(t)
             t.detach_()
             flow = t.requires_grad_() if self.traced else t
