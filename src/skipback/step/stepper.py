@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from skipback.core.records import BatchContext, Loss
 from skipback.core.route import Call, CutRoute
 from skipback.distributed import world
 from skipback.step import onednn
-from skipback.step.batch_signal import NOTHING, BatchSignal, early_signal, late_signal
+from skipback.step.batch_signal import BatchSignal, early_signal, late_signal
 from skipback.step.chain import Chain, NetworkFingerprint, chain
 from skipback.step.checks import check_taught, check_unchanged, meets_each_block_once, needs_backward
 from skipback.step.compiled import Compiler
@@ -85,12 +86,15 @@ class Stepper:
         compiler: Compiler | None = None,
     ) -> Tensor:
         """One step. Returns the loss before the update."""
-        averaged = None
+        assert self.fingerprint is not None
+        device, averaged = self.fingerprint.parameters[0].device, None
+        cast = torch.is_autocast_enabled(device.type)
         if world() > 1:
             averaged = self.ranks.open(update, self.net, () if self.direct is None else self.direct.parts.values())
         try:
             with torch.no_grad():
-                value = _Run(self, averaged or update, context, compiler)(args, t, loss)
+                run = _Run(self, self.direct, averaged or update, context, compiler, device, cast)
+                value = run(args, t, loss)
                 if averaged is None:
                     update.finish()
                 else:
@@ -119,18 +123,26 @@ class Stepper:
         return {**vars(self), "chain": None, "fingerprint": None}
 
 
+@dataclass
 class _Run:
-    """One step in progress."""
+    """One step in progress.
 
-    def __init__(self, stepper: Stepper, update: Update, context: BatchContext, compiler: Compiler | None) -> None:
-        assert stepper.fingerprint is not None
-        self.stepper, self.direct, self.update, self.context = stepper, stepper.direct, update, context
-        self.device, self.compiler = stepper.fingerprint.parameters[0].device, compiler
-        self.cast = torch.is_autocast_enabled(self.device.type)
-        self.signal: BatchSignal | None = None
-        self.pending: list[tuple[int, Rule, Tensor, int]] = []
-        self.learned: dict[Tensor, Tensor] = {}
-        self.ahead: Mapping[str, Tensor] = NOTHING
+    Attributes:
+        pending: the blocks that wait for their signal: number, rule, port, and the port's version.
+        learned: gradients of learned feedback so far.
+    """
+
+    stepper: Stepper
+    direct: DirectRoute | None
+    update: Update
+    context: BatchContext
+    compiler: Compiler | None
+    device: torch.device
+    cast: bool
+    signal: BatchSignal | None = None
+    ahead: Mapping[str, Tensor] = field(default_factory=dict)
+    pending: list[tuple[int, Rule, Tensor, int]] = field(default_factory=list)
+    learned: dict[Tensor, Tensor] = field(default_factory=dict)
 
     def __call__(self, args: tuple[Any, ...], t: Tensor, loss: Loss) -> Tensor:
         chain = self.stepper.chain
@@ -153,10 +165,16 @@ class _Run:
 
     def _along(self, chain: Chain, x: Tensor) -> tuple[Tensor, Rule]:
         """Run the blocks one by one, without hooks. Returns the output and the head."""
-        direct = self.direct
+        direct, memory, ids = self.direct, None if self.direct is None else self.direct.memory, self.context.ids
         if direct is not None and direct.stream is not None and self.stepper.tangents and all_dense(chain):
             return self._with_jacobian(direct, direct.stream, chain, x)
-        self._open((x,))
+        if direct is not None and direct.looks_ahead:
+            self._open((x,))
+        elif direct is not None:
+            direct.follow(self.device)
+            if memory is not None and ids is not None and memory.input_checks_left > 0:
+                memory.check_views(ids, x)
+            self.signal = early_signal(direct, self.context) if direct.early_known else None
         h = x
         for k, (_, rule) in enumerate(chain.hidden):
             h = rule.run(h)
