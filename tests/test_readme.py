@@ -40,5 +40,5 @@ def test_targets_of_make_exist(name):
 
 
 def test_paths_exist():
-    for path in re.findall(r"`((?:engine|methods|lab|docs)/[\w/]+\.(?:py|md))`", TEXT):
+    for path in re.findall(r"`((?:core|routes|forward|step|engine|methods|lab|docs)/[\w/]+\.(?:py|md))`", TEXT):
         assert (ROOT / path).exists() or (ROOT / "src/skipback" / path).exists(), path

@@ -5,17 +5,19 @@ Each acts as a matrix B (C, D) on the signal; `learner.feedback` shows it. They 
     Fixed        C D_l for each port           Kronecker    C (channels + space) for each port
     Sliced       C D_max for all ports         ConvShaped   C channels k^d for each port
     LowRank      r (C + D_l) for each port     Seeded       one number for each port
+    PerPosition  C D for each port (N, T, D), whatever T; C channels for (N, channels, ...), whatever the size
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from skipback.core.feedback import Feedback, FeedbackTensors, Fixed, ForwardPasses, Lesson, Matrix, Sees, projected
 from skipback.core.records import PortSpec
@@ -40,15 +42,16 @@ class Sliced(Feedback):
 
     draw: Draw = field(default_factory=Uniform)
     rescale: bool = False
+    homogeneous = True
 
+    @override
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
-        """See `Feedback`."""
         widest = {C: max(p.size for p in ports if p.outputs == C) for C in {p.outputs: None for p in ports}}
         shared = {C: _on(ports[0], self.draw(C, width, generator)) for C, width in widest.items()}
         return [(shared[port.outputs],) for port in ports]
 
+    @override
     def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
-        """See `Feedback`."""
         (R,), port = parts, lesson.port
         scale = math.sqrt(R.shape[1] / port.size) if self.rescale else 1.0
         return projected(lesson.signal * scale, R[:, : port.size].unflatten(1, port.shape))
@@ -65,13 +68,14 @@ class LowRank(Feedback):
     """
 
     rank: int = 10
+    homogeneous = True
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"the rank must be 1 or more, got {self.rank}")
 
+    @override
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
-        """See `Feedback`."""
         return [self._factors(port, generator) for port in ports]
 
     def _factors(self, port: PortSpec, generator: Generator) -> FeedbackTensors:
@@ -79,10 +83,14 @@ class LowRank(Feedback):
         P, Q = Gaussian(r**-0.5)(port.outputs, r, generator), Gaussian()(r, port.size, generator)
         return _on(port, P), _on(port, Q.reshape(r, *port.shape))
 
+    @override
     def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
-        """See `Feedback`."""
         P, Q = parts
         return projected(lesson.signal.to(P.dtype) @ P, Q)
+
+    @override
+    def matrix(self, port: PortSpec, parts: FeedbackTensors) -> Tensor:
+        return projected(*parts)
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,10 @@ class Kronecker(Feedback):
     A port without space has A alone.
     """
 
+    homogeneous = True
+
+    @override
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
-        """See `Feedback`."""
         return [self._factors(port, generator) for port in ports]
 
     def _factors(self, port: PortSpec, generator: Generator) -> FeedbackTensors:
@@ -103,12 +113,19 @@ class Kronecker(Feedback):
             return (A,)
         return A, _on(port, Gaussian()(port.outputs, port.size // channels, generator))
 
+    @override
     def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
-        """See `Feedback`."""
         A, signal = parts[0], lesson.signal.to(parts[0].dtype)
         if len(parts) == 1:
             return projected(signal, A)
         return torch.einsum("nc,ci,cs->nis", signal, A, parts[1]).reshape(-1, *lesson.port.shape)
+
+    @override
+    def matrix(self, port: PortSpec, parts: FeedbackTensors) -> Tensor:
+        if len(parts) == 1:
+            return parts[0]
+        B: Tensor = parts[0].unsqueeze(2) * parts[1].unsqueeze(1)
+        return B.reshape(-1, *port.shape)
 
 
 @dataclass(frozen=True)
@@ -124,13 +141,14 @@ class ConvShaped(Feedback):
 
     kernel: int = 1
     draw: Draw = field(default_factory=Uniform)
+    homogeneous = True
 
     def __post_init__(self) -> None:
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ValueError(f"the kernel must be odd, 1 or more, got {self.kernel}")
 
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
-        """See `Feedback`.
+        """The kernels.
 
         Raises:
             ValueError: a port has more than three dimensions of space.
@@ -143,8 +161,8 @@ class ConvShaped(Feedback):
         shape = (port.shape[0], *[self.kernel] * (len(port.shape) - 1))
         return _on(port, self.draw(port.outputs, math.prod(shape), generator).reshape(port.outputs, *shape))
 
+    @override
     def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
-        """See `Feedback`."""
         K, signal = parts[0], lesson.signal.to(parts[0].dtype)
         space = lesson.port.shape[1:]
         if not space:
@@ -159,21 +177,56 @@ class ConvShaped(Feedback):
 class Seeded(Feedback):
     """No storage: B[c, j] ~ U(-1/sqrt(D), 1/sqrt(D)) is a hash of its place and the port's key, made when it is needed.
 
-    The same numbers on every device. While one port is taught, its matrix exists; nothing is kept.
+    The same numbers on every device. B is made and used in pieces of some megabytes, and never as a whole.
     """
 
+    homogeneous = True
+
+    @override
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
-        """See `Feedback`."""
         keys = torch.randint(2**32, (len(ports),), generator=generator)
         return [(key.to(port.device),) for key, port in zip(keys, ports, strict=True)]
 
+    @override
     def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
-        """See `Feedback`."""
-        port = lesson.port
-        place = torch.arange(port.outputs * port.size, device=parts[0].device)
-        uniform = _mixed(place ^ _mixed(parts[0])).to(torch.float64) * 2**-31 - 1
-        B = (uniform * port.size**-0.5).to(port.dtype).reshape(port.outputs, *port.shape)
-        return projected(lesson.signal, B)
+        (key,), port, signal = parts, lesson.port, lesson.signal.to(lesson.port.dtype)
+        if port.outputs * port.size <= PIECE:
+            return projected(signal, self.matrix(port, parts))
+        exact = signal.to(torch.promote_types(signal.dtype, torch.float32))  # half precision would round each sum
+        teaching = exact.new_zeros(len(signal), port.size)
+        for rows, columns in _pieces(port):
+            B = _hashed(key, rows, columns, port)
+            teaching[:, columns].addmm_(exact[:, rows], B.to(exact.dtype))
+        return teaching.to(port.dtype).reshape(-1, *port.shape)
+
+    @override
+    def matrix(self, port: PortSpec, parts: FeedbackTensors) -> Tensor:
+        B = torch.empty(port.outputs, port.size, dtype=port.dtype, device=parts[0].device)
+        for rows, columns in _pieces(port):
+            B[rows, columns] = _hashed(parts[0], rows, columns, port)
+        return B.reshape(port.outputs, *port.shape)
+
+
+PIECE = 2**18
+"""Entries of a seeded B that exist at once: about ten megabytes, with what the hash needs."""
+
+
+def _pieces(port: PortSpec) -> Iterator[tuple[slice, slice]]:
+    """The rows and columns of B, some at a time."""
+    width = min(port.size, PIECE)
+    height = PIECE // width
+    for column in range(0, port.size, width):
+        for row in range(0, port.outputs, height):
+            yield slice(row, min(row + height, port.outputs)), slice(column, min(column + width, port.size))
+
+
+def _hashed(key: Tensor, rows: slice, columns: slice, port: PortSpec) -> Tensor:
+    """These entries of B."""
+    row = torch.arange(rows.start, rows.stop, device=key.device).unsqueeze(1)
+    place = row * port.size + torch.arange(columns.start, columns.stop, device=key.device)
+    uniform: Tensor = _mixed(place ^ _mixed(key)).to(torch.float64) * 2**-31 - 1
+    bound: float = port.size**-0.5
+    return (uniform * bound).to(port.dtype)
 
 
 def _mixed(x: Tensor) -> Tensor:
@@ -185,19 +238,42 @@ def _mixed(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class PerPosition(Matrix):
+    """One matrix B (C, D) for all positions of a port (N, T, D), or all places of a port (N, D, H, W), of any size.
+
+    For outputs (N, C): each position is taught by its sample's signal. A port (N, D) has an ordinary matrix.
+
+    Attributes:
+        draw: fills B.
+    """
+
+    shares_positions = True
+
+
+@dataclass(frozen=True)
 class _Wrapper(Feedback):
     """Feedback made of another one: what it does not say otherwise is that of the inner feedback."""
 
     feedback: Feedback = field(default_factory=Fixed)
 
     @property
+    @override
     def learns(self) -> bool:
-        """That of the inner feedback."""
         return self.feedback.learns
 
     @property
+    @override
+    def homogeneous(self) -> bool:
+        return self.feedback.homogeneous
+
+    @property
+    @override
+    def shares_positions(self) -> bool:
+        return self.feedback.shares_positions
+
+    @property
+    @override
     def sees(self) -> Sees:
-        """That of the inner feedback."""
         return self.feedback.sees
 
     @property
@@ -206,16 +282,16 @@ class _Wrapper(Feedback):
         count: int = getattr(self.feedback, "tangents", 0)
         return count
 
+    @override
     def forward_mode(self, passes: ForwardPasses) -> Mapping[str, Tensor]:
-        """See `Feedback`."""
         return self.feedback.forward_mode(passes)
 
+    @override
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
-        """See `Feedback`."""
         return self.feedback.init(ports, generator)
 
+    @override
     def gradient(self, lesson: Lesson, parts: FeedbackTensors) -> FeedbackTensors:
-        """See `Feedback`."""
         return self.feedback.gradient(lesson, parts)
 
     def matrix(self, port: PortSpec, parts: FeedbackTensors) -> Tensor:
@@ -227,8 +303,10 @@ class _Wrapper(Feedback):
 class Normalised(_Wrapper):
     """Each sample's teaching gets the norm of its signal: m_n |s_n| / |m_n|. Only the direction is left to B."""
 
+    homogeneous = _Wrapper.homogeneous
+
+    @override
     def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
-        """See `Feedback`."""
         teaching = self.feedback.project(lesson, parts)
         flat = teaching.flatten(1)
         sent, arrived = (torch.linalg.vector_norm(rows, dim=1, keepdim=True) for rows in (lesson.signal.to(flat), flat))
@@ -248,14 +326,15 @@ class Gated(_Wrapper):
     """
 
     gate: Callable[[Tensor], Tensor] = torch.cos
+    homogeneous = _Wrapper.homogeneous
 
     @property
     def sees(self) -> Sees:
         """The port, and what the inner feedback looks at."""
         return self.feedback.sees | Sees.ACTIVITY
 
+    @override
     def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
-        """See `Feedback`."""
         assert lesson.activity is not None
         teaching = self.feedback.project(lesson, parts)
         gate: Tensor = self.gate(lesson.activity.to(teaching.dtype))
@@ -268,8 +347,8 @@ class UnitColumns(Matrix):
 
     draw: Draw = field(default_factory=Gaussian)
 
+    @override
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
-        """See `Feedback`."""
         drawn = super().init(ports, generator)
         return [(B / B.norm(dim=0).clamp_min(torch.finfo(B.dtype).tiny),) for (B,) in drawn]
 

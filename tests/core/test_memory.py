@@ -285,7 +285,9 @@ def test_evaluation_of_another_view_is_free():
     learner, x, t, ids = attached()
     teach(learner, x, t, ids)
     learner.eval()
-    learner(x.flip(1), target=t, ids=ids)
+    learner(x.flip(1), target=t)  # without ids it can only be an evaluation
+    with pytest.raises(ValueError, match="differs from its last visit"):
+        learner(x.flip(1), target=t, ids=ids)  # with them it is training in eval mode, as with frozen batch norm
     learner.train()
     with learner.exact():
         learner(x.flip(1), target=t, ids=ids)
@@ -342,7 +344,7 @@ def test_ids_of_any_whole_type(dtype):
 # --------------------------------------------------------------------------------- plain tensors, saved as ever
 
 
-KEYS = ["star.memory.rows", "star.memory.seen", "star.memory.prints"]
+KEYS = ["route.memory.rows", "route.memory.seen", "route.memory.prints"]
 
 
 def visited():
@@ -357,9 +359,9 @@ def test_nobody_takes_the_memory_for_buffers_and_all_find_it_in_the_state():
     assert not list(learner.memory.buffers())
     assert not list(learner.memory.parameters())
     state = learner.state_dict()
-    assert [key for key in state if key.startswith("star.memory.")] == KEYS
-    assert state["star.memory.rows"].data_ptr() == learner.memory.rows.data_ptr()
-    assert learner.state_dict(keep_vars=True)["star.memory.seen"] is learner.memory.seen
+    assert [key for key in state if key.startswith("route.memory.")] == KEYS
+    assert state["route.memory.rows"].data_ptr() == learner.memory.rows.data_ptr()
+    assert learner.state_dict(keep_vars=True)["route.memory.seen"] is learner.memory.seen
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -374,8 +376,8 @@ def test_a_state_without_a_tensor_of_the_memory_is_refused(key):
 
 def test_a_state_with_more_is_refused():
     learner, *_ = visited()
-    state = {**learner.state_dict(), "star.memory.rest": torch.zeros(1), "star.memory.fingerprints": torch.zeros(8)}
-    with pytest.raises(RuntimeError, match=r"Unexpected key.*star\.memory\.rest.*star\.memory\.fingerprints"):
+    state = {**learner.state_dict(), "route.memory.rest": torch.zeros(1), "route.memory.fingerprints": torch.zeros(8)}
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*route\.memory\.rest.*route\.memory\.fingerprints"):
         learner.load_state_dict(state)
 
 
@@ -383,7 +385,7 @@ def test_a_state_of_another_number_of_samples_is_refused():
     learner, *_ = visited()
     other, *_ = attached(f3(n=9))
     before = learner.memory.rows.clone()
-    with pytest.raises(RuntimeError, match=r"size mismatch for star\.memory\.rows.*\[9, 5\].*\[8, 5\]"):
+    with pytest.raises(RuntimeError, match=r"size mismatch for route\.memory\.rows.*\[9, 5\].*\[8, 5\]"):
         learner.load_state_dict(other.state_dict())
     assert torch.equal(learner.memory.rows, before)
 

@@ -60,7 +60,7 @@ def _columns(feedback: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def advise_error(method: Direct, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
-    """Look at the first gradient that arrives at an output.
+    """RunChanged at the first gradient that arrives at an output.
 
     A network that ends in log-softmax and a nll_loss send a gradient without a prediction in it; measured on the code
     of the 2016 paper, whose classes are trained so (reference: MNIST, 4 epochs): 8.2 % of errors instead of 6.3 %, and

@@ -41,7 +41,6 @@ class Plan:
         indices: for each port, the indices of its feedback tensors in the flat list passed to `Broadcast.apply`. A
             tensor shared by several ports appears in that list once.
         columns: for each port, which columns of the signal teach it, where the network has several outputs; else `None`.
-        homogeneous: whether the feedback of a scaled signal is the scaled teaching.
         by_activity: the feedback sees the port.
         by_relay: the feedback sees relayed tangents.
         by_output: the signal sees the output.
@@ -55,7 +54,6 @@ class Plan:
     names: tuple[str, ...]
     indices: tuple[tuple[int, ...], ...]
     columns: tuple[Columns | None, ...]
-    homogeneous: bool
     by_activity: bool = field(init=False)
     by_relay: bool = field(init=False)
     by_output: bool = field(init=False)
@@ -134,7 +132,7 @@ def teaching(
     dtype: torch.dtype,
 ) -> Tensor:
     """The teaching of port k, in the shape and dtype of the port. The one place where a block is taught."""
-    if plan.homogeneous or not scaled(context.scale):
+    if plan.method.feedback.homogeneous or not scaled(context.scale):
         taught = plan.method.feedback.project(lesson, parts)
     else:  # the law of such a feedback is that of the loss as it was
         taught = plan.method.feedback.project(_unscaled(lesson, context), parts) * context.scale

@@ -14,7 +14,7 @@ from typing_extensions import override
 from skipback.core.advice import advise_error, advise_targets, check_port, no_context, refuse_untaught
 from skipback.core.blocks import Pass, first_tensor, in_backward
 from skipback.core.broadcast import Columns, Plan, broadcast, teaching, where_error
-from skipback.core.feedback import Feedback, FeedbackTensors, ForwardPasses, Sees
+from skipback.core.feedback import FeedbackTensors, ForwardPasses, Sees
 from skipback.core.method import Direct
 from skipback.core.outputs import Outputs, column_spans, joined_shape
 from skipback.core.records import (
@@ -49,10 +49,8 @@ class Way:
 
     plan: Plan
     picks: tuple[int, ...]
+    whole: bool
     fitted: set[Any] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.whole = self.picks == tuple(range(len(self.picks)))
 
 
 class DirectRoute(CutRoute, runs=(Direct,)):
@@ -77,7 +75,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self.early_known, self.by_ids, self.by_target = needs.early, Needs.IDS in needs, Needs.TARGET in needs
         self.by_gradient, self.by_activity = Needs.GRADIENT in needs, Sees.ACTIVITY in sees
         self.looks_ahead = bool(sees & (Sees.JACOBIAN | Sees.RELAY))
-        self.homogeneous, self.learns = is_homogeneous(method.feedback), method.feedback.learns
+        self.learns = method.feedback.learns
         self.means = method.signal.means
         self.targets_seen = self.error_seen = False
         shapes = list(site.layout.outputs.values())
@@ -251,7 +249,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
                 self._add(block, one.tensor)
         leads = [lead for block, lead in zip(path.blocks, path.leads, strict=True) if block is not None]
         plan = self.plan([block for block, _ in met], leads)
-        way = self.ways[key] = Way(plan, tuple(k for k, block in enumerate(path.blocks) if block is not None))
+        picks = tuple(k for k, block in enumerate(path.blocks) if block is not None)
+        way = self.ways[key] = Way(plan, picks, whole=len(picks) == len(path.blocks))
         return way
 
     def _check_ports(self, way: Way, run: Pass, y: Tensor) -> None:
@@ -260,7 +259,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         way.fitted.add((y.shape, *(run.tensors[k].shape for k in way.picks)))
 
     def look(self, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
-        """Look at the first error that arrives."""
+        """RunChanged at the first error that arrives."""
         if not self.error_seen:
             self.error_seen = True
             advise_error(self.direct, y, e, context, node)
@@ -274,7 +273,6 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             names=tuple(order),
             indices=tuple(tuple(order.index(name) for name in self.names[block]) for block in blocks),
             columns=tuple(self._columns(lead) for lead in leads),
-            homogeneous=self.homogeneous,
         )
 
     def whole_plan(self) -> Plan:
@@ -444,10 +442,3 @@ SHARED_HEAD = (
 def parts_dtype(parts: FeedbackTensors, h: Tensor) -> torch.dtype:
     """The dtype of a teaching that is looked at: that of the feedback, not of a port in half precision."""
     return parts[0].dtype if parts and parts[0].is_floating_point() else h.dtype
-
-
-def is_homogeneous(feedback: Feedback) -> bool:
-    """Whether a feedback says so itself: a subclass with a `project` of its own does not inherit the promise."""
-    order = type(feedback).__mro__
-    says = next(i for i, cls in enumerate(order) if "homogeneous" in vars(cls))
-    return feedback.homogeneous and says <= next(i for i, cls in enumerate(order) if "project" in vars(cls))

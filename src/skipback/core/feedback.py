@@ -82,9 +82,17 @@ class Feedback(ABC):
     """How a signal reaches the ports. The tensors live in the learner; the record only knows what to do with them.
 
     Laws that every feedback obeys, checked by `skipback.testing.check_feedback`: row r of the teaching depends on row r
-    of the lesson alone; tensors come from the generator alone; and where `homogeneous` is true, c > 0 times the signal
-    gives c times the teaching. Where it is not, the signal is projected as if the loss was not scaled.
+    of the lesson alone; tensors come from the generator alone, of the port's dtype and device, so that equal seeds give
+    equal bits; nothing that is passed in is written; `project` and `gradient` store nothing from call to call; `matrix`
+    is (C, *P); and where `homogeneous` is true, c > 0 times the signal gives c times the teaching. Where it is not, the
+    signal is projected as if the loss was not scaled, and the teaching scaled after it.
     """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        owner = [next(k for k, c in enumerate(cls.__mro__) if name in vars(c)) for name in ("project", "homogeneous")]
+        if owner[0] < owner[1]:
+            cls.homogeneous = False  # type: ignore[assignment,method-assign]  # what was true of another `project`
 
     @property
     def learns(self) -> bool:
@@ -93,7 +101,7 @@ class Feedback(ABC):
 
     @property
     def homogeneous(self) -> bool:
-        """Whether project(c * signal) = c * project(signal) for c > 0."""
+        """Whether project(c * signal) = c * project(signal) for c > 0. To be said again by whoever says `project`."""
         return False
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skipback.core.rows import PER_SAMPLE, Rows
+from skipback.core.rows import PER_SAMPLE, PortRows
 
 Loss = Callable[[Any, Any], Tensor]
 """loss(output, target) -> one number. The output is the tensor that the network returns, or all that it returns if that
@@ -101,7 +101,7 @@ class PortSpec:
     outputs: int
     dtype: torch.dtype
     device: torch.device
-    rows: Rows = PER_SAMPLE
+    rows: PortRows = PER_SAMPLE
     reader: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -41,7 +41,7 @@ def row_width(shape: Sequence[int]) -> int:
 
 
 @dataclass(frozen=True)
-class Rows:
+class PortRows:
     """One row for each sample. `batch` is the dimension of the port that counts samples; `frames` rows belong to each.
 
     Attributes:
@@ -89,11 +89,11 @@ class Rows:
         return lead and self.shape(port) == tuple(spec_shape)
 
 
-PER_SAMPLE = Rows()
+PER_SAMPLE = PortRows()
 
 
 @dataclass(frozen=True)
-class PerPosition(Rows):
+class PositionRows(PortRows):
     """A row for each position that port (N, T, *P) and output (N, T, V) share."""
 
     @property
@@ -119,7 +119,7 @@ class PerPosition(Rows):
 
 
 @dataclass(frozen=True)
-class PerPlace(Rows):
+class PlaceRows(PortRows):
     """A row for each place of a port (N, D, *S), taught by the errors at the same place of an output (N, C, *S')."""
 
     @property
@@ -162,7 +162,7 @@ def _pooled(dense: Tensor, places: Sequence[int]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Spread(Rows):
+class SpreadRows(PortRows):
     """A row for each position of a port (N, T, D), or place of (N, D, *S): all get the sample's own signal."""
 
     @property

@@ -17,12 +17,10 @@ from torch import Tensor, nn
 from skipback.core.blocks import Layout, map_tensors, tensors
 from skipback.core.feedback import Feedback
 from skipback.core.records import PortSpec
-from skipback.core.rows import PER_SAMPLE, PerPlace, PerPosition, Rows, Spread
+from skipback.core.rows import PER_SAMPLE, PlaceRows, PortRows, PositionRows, SpreadRows
 
 Shapes = dict[str, Tensor]
 """By block, the port of one pass; under "" the output."""
-Look = Callable[[Any, Any], Shapes]
-"""Runs the network on other inputs (args, kwargs), leaving no trace."""
 
 
 def specs(
@@ -70,7 +68,7 @@ def spec_of(
     )
 
 
-def _rows(block: str, port: Sequence[int], output: Sequence[int], feedback: Feedback, doubt: _Doubt) -> Rows:
+def _rows(block: str, port: Sequence[int], output: Sequence[int], feedback: Feedback, doubt: _Doubt) -> PortRows:
     rows = doubt.batch(block, port) if output else None
     if rows is None:
         raise ValueError(
@@ -85,10 +83,10 @@ def _rows(block: str, port: Sequence[int], output: Sequence[int], feedback: Feed
     if rows != PER_SAMPLE:
         return rows
     if len(output) == 3 and len(port) > 2 and port[1] == output[1] and doubt.positions(block):
-        return PerPosition()
+        return PositionRows()
     if len(output) > 3 and len(port) in (2, len(output)):
-        return PerPlace()
-    return Spread() if feedback.shares_positions and len(port) > 2 else PER_SAMPLE
+        return PlaceRows()
+    return SpreadRows() if feedback.shares_positions and len(port) > 2 else PER_SAMPLE
 
 
 class _Doubt:
@@ -98,7 +96,7 @@ class _Doubt:
         self.look, self.output = look, tuple(output)
         self.passes: dict[str, Shapes] = {}
 
-    def batch(self, block: str, port: Sequence[int]) -> Rows | None:
+    def batch(self, block: str, port: Sequence[int]) -> PortRows | None:
         """Where the batch of a port is; `None` if that is not found."""
         count = self.output[0]
         same = len(port) > 0 and port[0] == count
@@ -111,7 +109,7 @@ class _Doubt:
                 return self._of(port, more[block]) if block in more else None
         return PER_SAMPLE if same and not self.passes.get("more0") else None
 
-    def _of(self, port: Sequence[int], longer: Tensor) -> Rows | None:
+    def _of(self, port: Sequence[int], longer: Tensor) -> PortRows | None:
         found = _grown(port, longer.shape)
         if found is None:
             return None
@@ -120,8 +118,8 @@ class _Doubt:
         if port[dim] != frames * self.output[0] or by != frames:
             return None
         if frames == 1:
-            return Rows(batch=dim) if dim else PER_SAMPLE
-        return Rows(frames=frames) if dim == 0 and _is_sample_major(longer, frames) else None
+            return PortRows(batch=dim) if dim else PER_SAMPLE
+        return PortRows(frames=frames) if dim == 0 and _is_sample_major(longer, frames) else None
 
     def positions(self, block: str) -> bool:
         """Whether port and output really share their second dimension, rather than by chance."""

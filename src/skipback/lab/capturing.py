@@ -39,7 +39,7 @@ def capturing(
 
 
 def order_of(feed: Feed, batch: int, generator: Generator) -> Tensor:
-    """The ids of an epoch on the CPU, by the same draw as `Rows.epoch`."""
+    """The ids of an epoch on the CPU, by the same draw as `IndexedRows.epoch`."""
     order = torch.randperm(len(feed), generator=generator)
     dropped = len(feed) % batch if type(feed) is Resident and feed.drop_last else 0
     return order[: len(feed) - dropped]

@@ -46,6 +46,8 @@ def _kept(module: nn.Module) -> Callable[[], None]:
     """Save the state of one module of the method. Returns the function that restores it."""
     buffers = [(name, buffer, buffer.detach().clone()) for name, buffer in module.named_buffers(recurse=False)]
     attributes = {name: value for name, value in vars(module).items() if name not in _INTERNAL}
+    # a memory's rows are plain tensors
+    plain = [(value, value.detach().clone()) for value in attributes.values() if isinstance(value, Tensor)]
     lists = [(value, list(value)) for value in attributes.values() if isinstance(value, list)]
     tables = [(value, dict(value)) for value in attributes.values() if isinstance(value, dict)]
     generators = [(g, g.get_state()) for g in attributes.values() if isinstance(g, torch.Generator)]
@@ -56,6 +58,9 @@ def _kept(module: nn.Module) -> Callable[[], None]:
                 buffer.data.copy_(before)  # .data: the version stays, so a loss that waits for backward can still run
             module._buffers[name] = buffer
         vars(module).update(attributes)
+        for tensor, before in plain:
+            if not torch.equal(tensor, before):
+                tensor.data.copy_(before)
         for items, old in lists:
             items[:] = old
         for table, rows in tables:

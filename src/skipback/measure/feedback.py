@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from skipback.core.records import Loss, PortSpec
-from skipback.core.rows import PerPosition
+from skipback.core.rows import PositionRows
 from skipback.core.state import untouched
 from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict, degrees
@@ -90,7 +90,7 @@ def _own(J: Tensor, port: PortSpec) -> Tensor:
     """
     if not port.positions:
         return J
-    if not isinstance(port.rows, PerPosition):
+    if not isinstance(port.rows, PositionRows):
         raise ValueError(
             f"port {port.name!r} is taught place by place, and the Jacobian of a whole image is no matrix (C, D) that "
             "its feedback could be compared with: use alignment()"

@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 from torch.utils.hooks import RemovableHandle
 
 from skipback.core.blocks import Cut, Layout, map_tensors, tapped, tensors
+from skipback.core.learner import Forward
 from skipback.core.records import Loss
 
 Recorded = dict[str, list[list[tuple[Tensor, Tensor | None]]]]
@@ -59,10 +60,11 @@ def exchanged(loss: Loss, *, seed: int = 0) -> Loss:
         generator = torch.Generator().manual_seed(seed)
         return e.square().mean().sqrt() * torch.randn(e.shape, generator=generator).to(e)
 
-    def other(y: Tensor, t: Tensor) -> Tensor:
-        if y.requires_grad:
-            y.register_hook(noise)
-        return loss(y, t)
+    def other(output: Any, t: Any) -> Tensor:
+        for y in tensors(output):  # one, or all that a network of several outputs returns
+            if y.requires_grad:
+                y.register_hook(noise)
+        return loss(output, t)
 
     return other
 
@@ -132,10 +134,29 @@ def _tapped(net: nn.Module, tap: Any) -> Iterator[None]:
         for name, module in net.named_modules()
         if name and next(module.parameters(recurse=False), None) is not None
     ]
-    # prepended: before the method's own hook on the output
-    handles.append(net.register_forward_hook(hook(OUTPUT), prepend=True))
-    with _removed(handles):
+    with _removed(handles), _output_tapped(net, tap):
         yield
+
+
+@contextlib.contextmanager
+def _output_tapped(net: nn.Module, tap: Any) -> Iterator[None]:
+    """The same for what the network's own forward returns, before the method has read and connected it."""
+    stand_in = vars(net).get("forward")
+    if not isinstance(stand_in, Forward):
+        raise RuntimeError("no method is attached to this network any more, so there is nothing to look at")
+    learner, before = stand_in.learner, stand_in.learner.replaced
+    own = before or type(net).forward.__get__(net)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        output = own(*args, **kwargs)
+        held = tap(OUTPUT, output)
+        return output if held is None else held
+
+    learner.replaced = forward
+    try:
+        yield
+    finally:
+        learner.replaced = before
 
 
 @contextlib.contextmanager

@@ -47,8 +47,8 @@ class Relayed(Matrix):
     """
 
     draw: Draw = field(default_factory=Uniform)
-    sees = Sees.RELAY
     homogeneous = True
+    sees = Sees.RELAY
 
     @override
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:

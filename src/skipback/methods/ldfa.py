@@ -53,8 +53,8 @@ class Subspace(Feedback):
     draw: Draw = field(default_factory=Zeros)
     decay: float = 1e-6
     learns = True
-    sees = Sees.ACTIVITY
     homogeneous = True
+    sees = Sees.ACTIVITY
 
     def __post_init__(self) -> None:
         if self.rank < 1:

@@ -15,10 +15,13 @@ from typing import Any
 from torch import nn, optim
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
+from skipback.renamed import renamed
 from skipback.update.base import MakeOptimizer, Parameters, Update, check_one_by_one, check_update
 from skipback.update.fused import FusedAdam, FusedSGD
 from skipback.update.optimizers import BLOCKWISE, ParameterGroup, hooked
-from skipback.update.split import Joined, Split, Which, split
+from skipback.update.split import Joined, SplitUpdate, Which, split
+
+__getattr__ = renamed(__name__, {"Group": "ParameterGroup", "Make": "MakeOptimizer"})
 
 __all__ = [
     "BLOCKWISE",
@@ -28,7 +31,7 @@ __all__ = [
     "MakeOptimizer",
     "ParameterGroup",
     "Parameters",
-    "Split",
+    "SplitUpdate",
     "Update",
     "Which",
     "adam",

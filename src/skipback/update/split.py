@@ -24,10 +24,10 @@ def split(*parts: tuple[Update, Which] | Update) -> Update:
     Args:
         parts: an update and its parameters; one of them may come without, and gets all that no other one names.
     """
-    return Split([part if isinstance(part, tuple) else (part, None) for part in parts])
+    return SplitUpdate([part if isinstance(part, tuple) else (part, None) for part in parts])
 
 
-class Split(Update):
+class SplitUpdate(Update):
     """See `split`.
 
     Attributes:

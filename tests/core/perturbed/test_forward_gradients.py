@@ -260,7 +260,7 @@ def test_a_frozen_block_is_no_port_but_its_noise_is_in_the_derivative():
 
 def test_several_ports_of_one_block():
     """A cell that is called at every step: the noise of a call belongs to the port of the same call."""
-    units = 3 * 5 - 2  # two joined inputs of the cell, and what is read out
+    units = 3 * 3
     learner, x, t, _ = attached(sb.fg_a(tangents=units, combine=projection), Cell)
     assert len(learner.layout.segments) == 2
     assert difference(exact(learner, x, t), one_step(learner, x, t)) < 1e-6

@@ -62,7 +62,7 @@ def _automatic(net: nn.Module, run: Callable[[], Any]) -> Reading:
             if in_place:  # what is detached in place is a leaf here, and the network writes it
                 break
             raise
-        if not seen.crosses():
+        if not seen.crosses() and not seen.mixes_widths():
             return seen
     # now norms are blocks of their own: a skip could read their output as well as that of the layer before
     seen = _trace(net, [Place(module=n, before=False) for n in units(net, has_parameter)], run)

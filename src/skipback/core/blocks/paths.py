@@ -82,6 +82,14 @@ class Reading:
                 stack.extend(self.reached[k].reads)
         return found
 
+    def mixes_widths(self) -> bool:
+        """Whether ports of one block differ in width, as where a cell's state is joined with its next input."""
+        found: dict[str, set[object]] = {}
+        for k in self.hidden:
+            shape = self.run.met[k].tensor.shape
+            found.setdefault(str(self.blocks[k]), set()).add((len(shape), shape[1 if len(shape) > 3 else -1 :][:1]))
+        return any(len(widths) > 1 for widths in found.values())
+
     def crosses(self, *, among_ports: bool = True) -> bool:
         """Whether the graphs behind two ports, or a port and the head, share an operation: a value jumped over a cut.
 
