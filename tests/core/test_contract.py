@@ -189,6 +189,8 @@ def test_accumulation_over_two_halves(name):
     assert halves_add_up(method, 0.5) < 1e-12
 
 
+# a mean over half of the batch looks like a loss that is multiplied with 1/2, which these need not know
+@pytest.mark.filterwarnings("ignore:the error at the output is about 0.5 times:skipback.SkipbackWarning")
 @pytest.mark.parametrize("name", SUMS)
 def test_accumulation_of_published_sums(name):
     page = sb.methods.page(name.split("-")[0])
@@ -202,7 +204,7 @@ def test_scale_may_be_a_tensor(early):
     results = []
     for scale in (0.5, torch.tensor(0.5, dtype=torch.float64)):
         one = copy.deepcopy(learner)
-        teach(one, x, t, ids, scale=scale)
+        teach(one, x, t, ids, weight=0.5, scale=scale)
         results.append(gradients(one.net))
     assert same(*results)
 
@@ -281,8 +283,11 @@ def test_eval_is_untouched(method, case):
             assert torch.equal(expected, logits(learner(x, **inputs)))
         with torch.inference_mode():
             assert torch.equal(expected, logits(learner(x, **inputs)))
-        assert torch.equal(expected, logits(learner(x, **inputs)))
     assert same(before, learner.state_dict())
+    # with gradients it is a training pass as any other: memory and random directions of the method move on
+    for inputs in ({}, {"target": t, "ids": ids}):
+        assert torch.equal(expected, logits(learner(x, **inputs)))
+    assert all(torch.equal(value, learner.state_dict()[k]) for k, value in before.items() if k.startswith("net."))
 
 
 def test_training_mode_without_gradients_needs_no_target_and_writes_nothing(method):
@@ -348,10 +353,9 @@ def test_bp_is_plain_backprop_to_the_bit(case):
 
 
 def hooks(net):
-    return sum(
-        len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) + len(m._backward_pre_hooks)
-        for m in net.modules()
-    )
+    """Hooks, and forwards that stand in for those of the modules' classes."""
+    found = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(("forward" in vars(m)) + sum(len(getattr(m, name)) for name in found) for m in net.modules())
 
 
 def test_detach_leaves_a_plain_network(method, case):
@@ -406,21 +410,16 @@ def test_the_network_keeps_its_own_state_dict(method, case):
     step(learner, x, t, ids)
     assert list(learner.net.state_dict()) == keys
     extra = set(learner.state_dict()) - {f"net.{key}" for key in keys}
-    expected = (
-        {f"route.{name}" for names in learner.direct.names.values() for name in names} if learner.direct else set()
-    )
-    if learner.memory is not None:
-        expected |= {f"route.memory.{name}" for name in ("rows", "seen", "prints")}
-    if getattr(method, "feedback", None) is not None and Sees.JACOBIAN in method.feedback.sees:
-        expected.add("route.stream.position")
-    if learner.route is not None:
-        expected |= {f"route.{name}" for name in learner.route.state_dict()}
-    assert extra == expected
-    learned = list(learner.direct.parameters()) if learner.direct else []
-    if learner.route is not None:
-        learned = [B for B in learner.feedback.values() if B.requires_grad]
+    direct = learner.direct
+    expected, learned = set(learner.route.state_dict()), [B for B in learner.feedback.values() if B.requires_grad]
+    if direct is not None:
+        expected = {name for names in direct.names.values() for name in names}
+        expected |= {f"memory.{name}" for name in ("rows", "seen", "prints")} if learner.memory is not None else set()
+        expected |= {"stream.position"} if Sees.JACOBIAN in method.feedback.sees else set()
+        learned = list(direct.parameters())
     if isinstance(method, Perturbed) and method.estimate.local:
         learned = list(learner.route.classifiers.parameters())
+    assert extra == {f"route.{name}" for name in expected}
     assert [id(p) for p in learner.parameters()] == [id(p) for p in [*learner.net.parameters(), *learned]]
 
 

@@ -60,7 +60,7 @@ def _columns(feedback: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def advise_error(method: Direct, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
-    """RunChanged at the first gradient that arrives at an output.
+    """Look at the first gradient that arrives at an output.
 
     A network that ends in log-softmax and a nll_loss send a gradient without a prediction in it; measured on the code
     of the 2016 paper, whose classes are trained so (reference: MNIST, 4 epochs): 8.2 % of errors instead of 6.3 %, and
@@ -170,10 +170,10 @@ def refuse_untaught(_: Tensor) -> None:
     )
 
 
-def check_port(spec: PortSpec, port: Tensor, version: int, y: Tensor) -> None:
+def check_port(spec: PortSpec, port: Tensor, version: int, output: Sequence[int]) -> None:
     """Refuse a port that no longer fits. Costs no synchronisation, and nothing under torch.compile but guards."""
-    if not spec.rows.fits(port.shape, spec.shape, y.shape) or spec.rows.outputs(y.shape) != spec.outputs:
-        raise ValueError(misfit(spec, port, f"the output has shape {tuple(y.shape)}", "the batch must come first and"))
+    if not spec.rows.fits(port.shape, spec.shape, output) or spec.rows.outputs(output) != spec.outputs:
+        raise ValueError(misfit(spec, port, f"the output has shape {tuple(output)}", "the batch must come first and"))
     if version >= 0 and port._version != version:
         raise RuntimeError(
             f"the output of block {spec.name!r} was changed in place after the cut, which did not happen in the "

@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -160,9 +159,6 @@ def _unscaled(lesson: Lesson, context: BatchContext, dtype: torch.dtype | None =
     )
 
 
-DTYPE, SHAPE = attrgetter("dtype"), attrgetter("shape")
-
-
 class Broadcast(torch.autograd.Function):
     """See the module's docstring. Call `broadcast`, not this."""
 
@@ -184,8 +180,12 @@ class Broadcast(torch.autograd.Function):
         ctx.save_for_backward(known, target, output, *(ports if plan.by_activity else [None] * count), *ahead, *parts)
         ctx.plan, ctx.context, ctx.before = plan, context, None
         ctx.first = None if first is None else functools.partial(first, y.detach(), context=context, node=y.grad_fn)
-        ctx.dtypes = list(map(DTYPE, ports))
-        ctx.shapes = None if plan.plain else list(map(SHAPE, ports))
+        ctx.dtypes, shapes = [], []
+        for port in ports:  # a plain loop: torch.compile knows no attrgetter, and a comprehension costs a call
+            assert port is not None  # only what stands behind the ports may be missing
+            ctx.dtypes.append(port.dtype)
+            shapes.append(port.shape)
+        ctx.shapes = None if plan.plain else shapes
         return y.detach()  # y itself would become a view, which the user could not write in place
 
     @staticmethod
@@ -250,7 +250,7 @@ def where_error(method: Direct, known: Tensor, e: Tensor) -> Tensor:
     kept = e.any(1, keepdim=True)
     if not method.signal.means:
         return known * kept
-    return known * (kept * (len(kept) / kept.sum().clamp_min(1)).to(known.dtype))
+    return known * (kept * (len(kept) / kept.sum().clamp_min(1).to(known.dtype)))
 
 
 def broadcast(

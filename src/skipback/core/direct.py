@@ -24,8 +24,7 @@ from skipback.core.records import (
     PortSpec,
     SignalInputs,
     as_matrix,
-    matrix_of,
-    taught_rows,
+    target_of,
 )
 from skipback.core.route import Call, CutRoute, Site, ports_of
 from skipback.core.rows import output_rows, row_width
@@ -89,7 +88,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self.names: dict[str, list[str]] = {}
         self.ways: dict[Any, Way] = {}
         self.whole: Plan | None = None
-        found = specs(site.net, site.layout, self.shape, method.feedback, site.look)
+        found = specs(site.net, site.layout, self.grouped(self.shape), method.feedback, site.look)
         self._fill(found, method.feedback.init(found, seeded("direct feedback", site.seed)))
         self.stream = Stream(site.seed) if Sees.JACOBIAN in sees else None
         self.memory = method.signal.memory(torch.Size(self.shape[1:]).numel())
@@ -210,7 +209,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
     def _connected(
         self, y: Tensor, output: Any, run: Pass, context: BatchContext, ahead: Mapping[str, Tensor] | None
     ) -> Tensor:
-        if torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if compiling:
             key = run.fingerprint((y,))
         else:  # the same; written out, as it is asked at every pass
             key = (*run.calls, *run.marks, -1 if y.grad_fn is None else y.grad_fn._sequence_nr() - run.first)
@@ -224,10 +224,12 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             self.follow(y.device)
             parts = list(map(held.__getitem__, way.plan.names))
         ports = run.tensors if way.whole else [run.tensors[i] for i in way.picks]
-        if (y.shape, *map(SHAPE, ports)) not in way.fitted or list(map(VERSION, run.tensors)) != run.versions:
+        if compiling:  # which knows no attrgetter
             self._check_ports(way, run, y)
+        elif (y.shape, *map(SHAPE, ports)) not in way.fitted or list(map(VERSION, run.tensors)) != run.versions:
+            self._check_ports(way, run, y)
+            way.fitted.add((y.shape, *map(SHAPE, ports)))
         known, target = self._known(y, ports[0], context) if self.by_target else (None, None)
-        look = self.error_seen or torch.compiler.is_compiling()
         return broadcast(
             way.plan,
             y,
@@ -237,7 +239,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             ports=ports,
             parts=parts,
             ahead=[ahead[spec.name] for spec in way.plan.ports] if ahead else (),
-            first=None if look else self.look,
+            first=None if compiling or self.error_seen else self.look,
         )
 
     def _way(self, key: Any, output: Any, run: Pass) -> Way:
@@ -255,8 +257,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
 
     def _check_ports(self, way: Way, run: Pass, y: Tensor) -> None:
         for spec, k in zip(way.plan.ports, way.picks, strict=True):
-            check_port(spec, run.tensors[k], run.versions[k], y)
-        way.fitted.add((y.shape, *(run.tensors[k].shape for k in way.picks)))
+            check_port(spec, run.tensors[k], run.versions[k], self.grouped(y.shape))
 
     def look(self, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
         """RunChanged at the first error that arrives."""
@@ -281,6 +282,14 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             lead = dict(zip(self.layout.first.blocks, self.layout.first.leads, strict=True))
             self.whole = self.plan(self.blocks, [lead.get(block) for block in self.blocks])
         return self.whole
+
+    def grouped(self, output: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the joined output, with one set of columns for all outputs of one head."""
+        layout = self.layout
+        if len(layout.groups) == len(layout.outputs):
+            return tuple(output)
+        one_of_each = joined_shape([layout.outputs[group[0]] for group in layout.groups])
+        return tuple(b if a != b else c for a, b, c in zip(self.shape, one_of_each, output, strict=True))
 
     def _columns(self, lead: frozenset[str] | None) -> Columns | None:
         """The columns of the signal that teach a port which leads to these outputs; `None` for all of them.
@@ -308,7 +317,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
                 f"block {block!r} did not run in the pass that found the blocks, so its feedback is unknown to the "
                 "optimizer: attach with an example, and in a mode, in which all layers run (such as net.eval())"
             )
-        spec = spec_of(block, port.shape, self.shape, self.like[0], feedback)
+        spec = spec_of(block, port.shape, self.grouped(self.shape), self.like[0], feedback)
         self._fill([spec], feedback.init([spec], seeded("direct feedback", self.seed, block)))
 
     # ---------------------------------------------------------------------------------------------- the signal
@@ -323,11 +332,12 @@ class DirectRoute(CutRoute, runs=(Direct,)):
                 raise ValueError(no_context(self.direct))
             port.register_hook(refuse_untaught)  # evaluation is free; training by it would silently be something else
             return torch.zeros_like(rows), None
-        target = as_matrix(context.target, rows)
-        self._advise(target)
+        target, mask = target_of(context, rows.shape, rows.dtype, rows.device)
+        if not self.targets_seen:
+            self._advise(target)
         if self.by_gradient:
             return None, target
-        signal = self.signal_of(None, rows, target, context)
+        signal = self.signal_of(None, rows, target, mask, context.ids)
         if self.memory is not None and context.ids is not None:
             self.memory.write(context.ids, rows, target)
         return signal, target
@@ -340,10 +350,10 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         each = t.shape[1:].numel() == 1 or t.dim() == len(self.shape) - 1
         indices = not t.is_floating_point() and width > 1 and each
         count = t.numel() if indices else len(t) if t.numel() % width else t.numel() // width
-        target = matrix_of(t, (count, width), self.dtype, t.device)
+        target, mask = target_of(context, (count, width), self.dtype, t.device)
         if not self.targets_seen:
             self._advise(target)
-        return self.signal_of(None, None, target, context), target
+        return self.signal_of(None, None, target, mask, ids), target
 
     def output_shape(self, target: Tensor, context: BatchContext) -> tuple[int, ...]:
         """The shape that the output of a pass will have, from its target as a matrix (R, C)."""
@@ -355,31 +365,31 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             return len(t), rows // max(len(t), 1), width
         return len(t), width, *(t.shape[1:] if t.dim() == len(self.shape) - 1 else t.shape[2:])
 
-    def signal_of(self, e: Tensor | None, rows: Tensor | None, target: Tensor | None, context: BatchContext) -> Tensor:
-        """The signal from matrices of the error, the output and the target, without the rows that are not taught."""
-        memory, stored = self.memory, None
-        if memory is not None and context.ids is not None and target is not None:
-            stored = memory.read(context.ids, target)
-        signal = self.direct.signal(SignalInputs(gradient=e, output=rows, target=target, memory=stored))
-        if e is None and target is not None:
-            mask = taught_rows(context, target.shape, target.device)
-            signal = signal if mask is None else self._masked(signal, mask)
-        return signal
+    def signal_of(
+        self, e: Tensor | None, rows: Tensor | None, target: Tensor | None, mask: Tensor | None, ids: Tensor | None
+    ) -> Tensor:
+        """The signal from matrices of the error, the output and the target, without the rows that are not taught.
 
-    def _masked(self, signal: Tensor, mask: Tensor) -> Tensor:
-        """Without the rows that are not taught; a mean over rows becomes one over those that are left."""
-        if not self.means:
+        A signal that is a mean over the rows is then one over those that are left.
+        """
+        memory, stored = self.memory, None
+        if memory is not None and ids is not None and target is not None:
+            stored = memory.read(ids, target)
+        signal = self.direct.signal(SignalInputs(gradient=e, output=rows, target=target, memory=stored))
+        if mask is None or e is not None:
+            return signal
+        if not self.means or rows is not None:  # after the pass, the error says how many are left
             return signal * mask
-        return signal * (mask * (len(mask) / mask.sum().clamp_min(1)).to(signal.dtype))
+        return signal * (mask * (len(mask) / mask.sum().clamp_min(1).to(signal.dtype)))
 
     def late(self, e: Tensor, y: Tensor, context: BatchContext) -> Tensor:
         """The signal of a pass that has run, from the gradient at its output y. For late signals only."""
-        rows, target = output_rows(y), None
+        rows, error, target = output_rows(y), output_rows(e), None
         if self.by_target and context.target is not None:
             target = as_matrix(context.target, rows)
-            self._advise(target)
-        error = output_rows(e)
-        signal = self.signal_of(error if self.by_gradient else None, rows, target, context)
+            if not self.targets_seen:
+                self._advise(target)
+        signal = self.signal_of(error if self.by_gradient else None, rows, target, None, None)
         return signal if self.by_gradient else where_error(self.direct, signal, error)
 
     def remember(self, y: Tensor, context: BatchContext, target: Tensor | None = None) -> None:
@@ -418,7 +428,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         return teachings
 
     def _advise(self, target: Tensor) -> None:
-        if not self.targets_seen and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling():
             self.targets_seen = True
             advise_targets(self.direct, target, self.parts, self.ports)
 

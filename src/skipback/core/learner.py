@@ -140,14 +140,14 @@ class TaughtNetwork(nn.Module):
         if gate.running or gate.plain or not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         route = self.route or self._found(args, kwargs)
-        for x in args:
-            if type(x) is Tensor and x.requires_grad and x.is_leaf and route.cuts and not gate.warned:
-                gate.warned = True
-                advise([INPUT_GRADIENT])
         if gate.learns:
             self._check(gate)
         elif not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
             raise RuntimeError(TRANSFORMED)
+        for x in args:
+            if type(x) is Tensor and x.requires_grad and x.is_leaf and not gate.warned:
+                gate.warned = True
+                advise([INPUT_GRADIENT])
         gate.running = True
         try:
             return route.run(Call(forward, args, kwargs), self._contexts[-1] if self._contexts else NO_CONTEXT)

@@ -130,11 +130,17 @@ def as_matrix(target: Tensor, rows: Tensor) -> Tensor:
     Raises:
         ValueError: the target has another number of samples or values than the output.
     """
-    return matrix_of(target, rows.shape, rows.dtype, rows.device)
+    return matrix_of(target, rows.shape, rows.dtype, rows.device)[0]
 
 
-def matrix_of(target: Tensor, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The same as `as_matrix`, for an output of this shape (R, C), dtype and device, before there is one."""
+def matrix_of(
+    target: Tensor, shape: Sequence[int], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """The same as `as_matrix`, for an output of this shape (R, C), dtype and device, before there is one.
+
+    Returns:
+        The matrix, and which of its rows are taught (R, 1); `None` for all.
+    """
     count, classes = shape
     if not target.is_floating_point() and classes > 1 and (target.dim() == 1 or target.numel() == count):
         if target.numel() != count:
@@ -147,39 +153,42 @@ def matrix_of(target: Tensor, shape: Sequence[int], dtype: torch.dtype, device: 
         )
     if target.dim() > 3:  # an image of values (N, C, H, W): its places are rows
         target = target.movedim(1, -1)
-    return target.reshape(tuple(shape)).to(device, dtype)
+    return target.reshape(tuple(shape)).to(device, dtype), None
 
 
-def _one_hot(index: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+def _one_hot(index: Tensor, classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     zeros = torch.zeros(len(index), classes, dtype=dtype, device=index.device)
+    if index.is_cuda:  # there an index outside ends the process
+        kept = index != NOT_TAUGHT
+        return zeros.scatter_(1, index * kept, kept.to(dtype)), kept
     try:
-        return zeros.scatter_(1, index, 1.0)
+        return zeros.scatter_(1, index, 1.0), None
     except RuntimeError:
         kept = index != NOT_TAUGHT
         if bool(((index >= 0) & (index < classes) | ~kept).all()):
-            return zeros.scatter_(1, index.clamp_min(0), kept.to(dtype))
+            return zeros.scatter_(1, index.clamp_min(0), kept.to(dtype)), kept
         raise ValueError(
             f"target holds classes from {int(index.min())} to {int(index.max())}, but the output has {classes}: class "
             f"indices lie in 0 to {classes - 1}, or are {NOT_TAUGHT} for a row that is not taught"
         ) from None
 
 
-def taught_rows(context: BatchContext, shape: Sequence[int], device: torch.device) -> Tensor | None:
-    """Which rows (R, 1) of a target are taught: those of the mask that are not of class -100; `None` for all.
+def target_of(
+    context: BatchContext, shape: Sequence[int], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """The target of a batch as a matrix (R, C), and which of its rows are taught (R, 1); `None` for all.
 
     Raises:
-        ValueError: the mask has another number of rows.
+        ValueError: target or mask have another number of rows than the output.
     """
-    found = None
-    if context.mask is not None:
-        if context.mask.numel() != shape[0]:
-            raise ValueError(
-                f"mask of shape {tuple(context.mask.shape)} says which rows are taught, and the output has {shape[0]} "
-                "rows: pass one value for each sample, or for each position of a sequence"
-            )
-        found = context.mask.reshape(-1, 1).to(device, torch.bool)
-    t = context.target
-    if t is not None and not t.is_floating_point() and shape[1] > 1 and t.numel() == shape[0]:
-        known = t.reshape(-1, 1).to(device) != NOT_TAUGHT
-        found = known if found is None else found & known
-    return found
+    assert context.target is not None
+    target, known = matrix_of(context.target, shape, dtype, device)
+    if context.mask is None:
+        return target, known
+    if context.mask.numel() != len(target):
+        raise ValueError(
+            f"mask of shape {tuple(context.mask.shape)} says which rows are taught, and the output has {len(target)} "
+            "rows: pass one value for each sample, or for each position of a sequence"
+        )
+    mask = context.mask.reshape(-1, 1).to(device, torch.bool)
+    return target, mask if known is None else mask & known

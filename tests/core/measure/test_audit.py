@@ -113,13 +113,13 @@ def test_learned_feedback_starts_with_an_update_of_zero():
 
 def keep_the_path(monkeypatch, block):
     """The cut of one block of the MLP is gone, so backprop is hidden there."""
-    reader, cut_as_before = str(int(block) + 2), Pass._split  # "0" is cut where "2" reads it
+    reader, meet_as_before = str(int(block) + 2), Pass._meet  # "0" is cut where "2" reads it
 
-    def cut(self, place, port):
-        port, flow = cut_as_before(self, place, port)
-        return port, port if place.module == reader else flow
+    def meet(self, place, position, port):
+        flow = meet_as_before(self, place, position, port)
+        return port if place.module == reader else flow
 
-    monkeypatch.setattr(Pass, "_split", cut)
+    monkeypatch.setattr(Pass, "_meet", meet)
 
 
 @pytest.mark.parametrize("block", ["0", "2"])

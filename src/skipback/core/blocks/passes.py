@@ -168,6 +168,8 @@ class Pass:
 
     def cut(self, place: Place, tree: Any) -> Any:
         """Record the attached tensors that pass a place. Returns what passes instead, or `None` for the same."""
+        if self.traced and not torch.is_grad_enabled():  # inside reentrant checkpointing
+            return None
         self.calls.append(place.module)
         args = tree[0] if place.before else (tree,)
         alone = len(args) == 1 and type(args[0]) is Tensor and not (place.before and tree[1])
@@ -199,9 +201,9 @@ class Pass:
 
     def _meet(self, place: Place, position: int, t: Tensor) -> Tensor:
         """Record a tensor, and return what flows on from it."""
-        compiling, node, port = torch.compiler.is_compiling(), t.grad_fn, t
-        version = -1 if compiling else t._version
-        if place.in_place and not t._is_view() and node is not None:
+        compiling, port = torch.compiler.is_compiling(), t
+        node, version = (None, -1) if compiling else (t.grad_fn, t._version)
+        if place.in_place and t._base is None and not t.is_leaf:
             port = t.clone() if place.copy else t.view_as(t)
             t.detach_()
             flow = t.requires_grad_() if self.traced else t

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skipback.core.advice import advise_targets
 from skipback.core.direct import DirectRoute
-from skipback.core.records import BatchContext, SignalInputs, as_matrix, matrix_of, taught_rows
+from skipback.core.records import BatchContext, SignalInputs, as_matrix, matrix_of
 from skipback.engine.many.layers import MemberStack
 from skipback.memory import Memory
 from skipback.signals import (
@@ -102,7 +102,7 @@ class Teacher:
             raise ValueError("a delayed signal needs ids: pass ids= (N, B), each sample's place in its training set")
         for one, target in zip(self.members if not self.checked else (), t, strict=False):
             if one.by_target:
-                rows = matrix_of(target, (len(target), one.width), one.dtype, target.device)
+                rows, _ = matrix_of(target, (len(target), one.width), one.dtype, target.device)
                 advise_targets(one.direct, rows, one.parts, one.ports)
         self.checked = True
         for n, one in enumerate(self.members):
@@ -123,13 +123,13 @@ class Teacher:
     def _masked(self, signal: Tensor, e: Tensor, t: Tensor) -> Tensor:
         """Without the rows that are not taught; a mean over a member's rows becomes one over those that are left."""
         if self.members[0].early_known:
-            found = taught_rows(BatchContext(t.flatten(0, 1)), (e.shape[:2].numel(), e.shape[2]), e.device)
+            _, found = matrix_of(t.flatten(0, 1), (e.shape[:2].numel(), e.shape[2]), e.dtype, e.device)
             kept = None if found is None else found.view(*e.shape[:2], 1)
         else:
             kept = e.any(2, keepdim=True)
         if kept is None or not self.members[0].means:
             return signal if kept is None else signal * kept
-        return signal * (kept * (kept.shape[1] / kept.sum(1, keepdim=True).clamp_min(1)).to(signal.dtype))
+        return signal * (kept * (kept.shape[1] / kept.sum(1, keepdim=True).clamp_min(1).to(signal.dtype)))
 
     def _one_by_one(self, e: Tensor, y: Tensor, t: Tensor, ids: Tensor | None) -> Tensor:
         signals = []
