@@ -80,16 +80,19 @@ def ports(net, case, layout):
     for cut in layout.cuts:
         module = net.get_submodule(cut.module)
         if cut.before:
-            take = lambda m, args, kwargs, b=cut.block: keep(b, attached_tensor((*args, *kwargs.values())))  # noqa: E731
+            take = lambda m, args, kwargs, c=cut: keep(c.block, tensors_in((args, kwargs))[c.position])  # noqa: E731
             handles.append(module.register_forward_pre_hook(take, with_kwargs=True, prepend=True))
         else:
-            take = lambda m, args, y, b=cut.block: keep(b, attached_tensor(y if isinstance(y, tuple) else (y,)))  # noqa: E731
+            take = lambda m, args, y, c=cut: keep(c.block, tensors_in(y)[c.position])  # noqa: E731
             handles.append(module.register_forward_hook(take, prepend=True))
     return found, handles
 
 
-def attached_tensor(items):
-    return next(t for t in items if isinstance(t, torch.Tensor) and t.requires_grad)
+def tensors_in(tree):
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    items = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, tuple | list) else ()
+    return [t for item in items for t in tensors_in(item)]
 
 
 # ---------------------------------------------------------------------------------------------- what all nets have
@@ -258,12 +261,12 @@ def test_forward_mode_refuses_a_sparse_adjacency(layout, product):
         learner(x, A)
 
 
-def test_a_network_of_bare_parameters_is_all_head():
-    """Nothing can be cut where no module stands; the table says so before anything is trained."""
-    table = []
-    learner = sb.attach(made(zoo.MatrixGCN), sb.dfa(), zoo.CASES["gcn"].inputs(N)[0], show=table.append)
-    assert [s.block for s in learner.layout.segments] == ["head"]
-    assert "exact gradient" in table[0]
+def test_a_network_of_bare_parameters_is_refused():
+    """Nothing can be cut where no module stands, so backprop would run through all; backprop itself is free."""
+    x = zoo.CASES["gcn"].inputs(N)[0]
+    with pytest.raises(ValueError, match=r"'weight1'.* used outside of the modules .* put each in an nn\.Module"):
+        sb.attach(made(zoo.MatrixGCN), sb.dfa(), x, show=None)
+    assert sb.attach(made(zoo.MatrixGCN), sb.bp(), x, show=None)(*x).requires_grad
 
 
 # -------------------------------------------------------------------------------------------- one by one: sequences
@@ -364,14 +367,20 @@ def test_inputs_by_name_and_the_record_that_comes_back():
     torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
-def test_hidden_states_that_are_returned_are_no_heads():
-    """They come back cut: a loss on them would have to be backprop."""
+def test_hidden_states_that_are_returned_teach_their_own_block_alone():
+    """A loss on them is local to the block: backprop would go on to those before."""
     learner = attached("huggingface_hidden_states")
     _, kwargs = zoo.CASES["huggingface_hidden_states"].inputs(N)
-    out = learner(**kwargs)
-    assert len(out.hidden_states) == 3
-    assert not any(h.requires_grad for h in out.hidden_states)
+    assert list(learner.layout.outputs) == ["logits"]
     assert len(learner.feedback) == 4
+    for k, block in enumerate(["bert.embeddings", "bert.encoder.layer.0", "bert.encoder.layer.1"]):
+        learner.zero_grad()
+        states = learner(**kwargs).hidden_states
+        assert len(states) == 3
+        (states[k] ** 2).sum().backward()
+        taught = [name for name, g in gradients(learner.net).items() if g is not None and g.any()]
+        assert taught
+        assert all(name.startswith(block) for name in taught)
 
 
 class Features(nn.Module):
@@ -388,12 +397,23 @@ class Features(nn.Module):
         return (h, y) if self.features_first else (y, h)
 
 
-def test_features_beside_the_prediction():
-    x, *_ = nets.batch()
-    learner = sb.attach(made(lambda: Features(False)), sb.dfa(), x, show=None)
-    assert [s.block for s in learner.layout.segments] == ["body", "more", "head"]
-    with pytest.raises(ValueError, match=r"what block 'more' returns, and block 'out' reads it .*prediction first"):
-        sb.attach(made(lambda: Features(True)), sb.dfa(), x, show=None)
+@pytest.mark.parametrize("features_first", [False, True])
+def test_features_beside_the_prediction(features_first):
+    x, t, _ = nets.batch()
+    found = []
+    for weight in (0.0, 1.0):
+        learner = sb.attach(made(lambda: Features(features_first)), sb.dfa(), x, show=None)
+        assert [s.block for s in learner.layout.segments] == ["body", "more", "head"]
+        h, y = learner(x) if features_first else learner(x)[::-1]
+        (F.cross_entropy(y, t) + weight * h.square().sum()).backward()
+        found.append(gradients(learner.net))
+    plain = made(lambda: Features(features_first))
+    with torch.no_grad():
+        before = torch.tanh(plain.body(x))
+    plain.more(before).square().sum().backward()
+    for name, g in found[0].items():
+        local = gradients(plain)[name]
+        torch.testing.assert_close(found[1][name], g if local is None else g + local, rtol=1e-10, atol=1e-14)
 
 
 class Ensemble(nn.Module):
@@ -508,18 +528,54 @@ class Again(nn.Module):
         return self.shared(torch.tanh(self.other(h)) if self.other_between else h)
 
 
-def test_a_shared_block_that_makes_the_output_is_head_in_all_its_calls():
+@pytest.mark.parametrize("other_between", [False, True])
+def test_a_shared_block_that_makes_the_output_is_hidden_and_head(other_between):
+    """Its last call gets the exact gradient, the one before its teaching, and nothing passes between them."""
     x, t, _ = nets.batch()
-    learner = sb.attach(made(lambda: Again(False)), sb.dfa(), x, show=None)
-    assert [s.block for s in learner.layout.segments] == ["stem", "head"]
-    F.cross_entropy(learner(x), t).backward()
-    found = learner.net.shared.weight.grad.clone()
-    learner.zero_grad()
-    with learner.exact():
-        F.cross_entropy(learner(x), t).backward()
-    assert torch.equal(found, learner.net.shared.weight.grad)
+    learner = sb.attach(made(lambda: Again(other_between)), sb.dfa(), x, show=None)
+    hidden = ["stem", "shared", "other"] if other_between else ["stem", "shared"]
+    assert [s.block for s in learner.layout.segments] == [*hidden, "head"]
+    F.cross_entropy(y := learner(x), t).backward()
+    e = (torch.softmax(y.detach(), 1) - F.one_hot(t, C)) / len(x)
+    plain = made(lambda: Again(other_between))
+    h = x
+    for block in hidden:
+        h = torch.tanh(plain.get_submodule(block)(h.detach()))
+        h.backward(e @ learner.feedback[block])
+    F.cross_entropy(plain.shared(h.detach()), t).backward()
+    for name, g in gradients(learner.net).items():
+        expected = gradients(plain)[name]
+        if expected is not None:
+            torch.testing.assert_close(g, expected, rtol=1e-10, atol=1e-14)
+        else:
+            assert g is None
 
 
-def test_a_shared_block_that_would_be_hidden_and_head_is_refused():
-    with pytest.raises(ValueError, match=r"'shared' returns, and block 'other' reads it .* a module of its own"):
-        sb.attach(made(lambda: Again(True)), sb.dfa(), nets.batch()[0], show=None)
+class JoinedCell(nn.Module):
+    """A cell whose state is joined with the next part of the input: its input is wider than what it returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.out = nn.Linear(5, 3), nn.Linear(3, C)
+
+    def forward(self, x):
+        h = x.new_zeros(len(x), 3)
+        for part in x.split(2, dim=1):
+            h = torch.tanh(self.cell(torch.cat([h, part], 1)))
+        return self.out(h)
+
+
+def test_a_cell_that_joins_its_state_with_the_next_input_is_taught_at_its_own_output():
+    x, t, _ = nets.batch()
+    learner = sb.attach(made(JoinedCell), sb.dfa(), x, show=None)
+    assert [(s.block, s.shape) for s in learner.layout.segments] == [("cell", (N, 3)), ("head", (N, C))]
+    F.cross_entropy(y := learner(x), t).backward()
+    e = (torch.softmax(y.detach(), 1) - F.one_hot(t, C)) / N
+    plain, h = made(JoinedCell), x.new_zeros(N, 3)
+    for part in x.split(2, dim=1):
+        port = plain.cell(torch.cat([h, part], 1))
+        port.backward(e @ learner.feedback["cell"])
+        h = torch.tanh(port.detach())
+    F.cross_entropy(plain.out(h), t).backward()
+    for name, g in gradients(learner.net).items():
+        torch.testing.assert_close(g, gradients(plain)[name], rtol=1e-10, atol=1e-14)

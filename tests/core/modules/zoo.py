@@ -683,9 +683,7 @@ CASES = {
         tokens=True,
         tied=frozenset({"transformer.wte.weight"}),
     ),
-    "encoder_decoder": Case(
-        EncoderDecoder, _two, _own("source", "encoder", "target", "decoder", head="out."), after=True
-    ),
+    "encoder_decoder": Case(EncoderDecoder, _two, _own("source", "target", "encoder", "decoder", head="out.")),
     "lstm": Case(lambda: Recurrent(nn.LSTM), _tokens, _own("embed", "rnn", head="fc.")),
     "gru": Case(lambda: Recurrent(nn.GRU), _tokens, _own("embed", "rnn", head="fc.")),
     "gcn": Case(GCN, _nodes, _own("conv1", "conv2", head="conv3.")),
@@ -700,7 +698,6 @@ CASES = {
         lambda: BertForSequenceClassification(Config(output_hidden_states=True)),
         _named,
         _own(*_BERT, "bert.pooler", head="classifier."),
-        after=True,
         still=_KEYS,
     ),
     "huggingface_tied": Case(
