@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES := src tests benchmarks
 
-.PHONY: run test check format lint types floors clean
+.PHONY: run test nets check format lint types floors clean
 
 run: $(VENV)/.run  ## train several methods side by side on real data, then open the report
 	$(BIN)/skipback compare digits --out runs/digits --open
 
 test: $(VENV)/.test  ## the whole test suite
 	$(BIN)/python -m pytest -n 2
+
+nets: $(VENV)/.test  ## prove 20,000 generated networks; writes results/generated.json
+	cd tests && ../$(BIN)/python -m generated --networks 20000
 
 check: $(VENV)/.check format lint types floors test  ## what CI runs
 
