@@ -44,17 +44,19 @@ def aside(learner: Learner) -> Iterator[None]:
 
 def _kept(module: nn.Module) -> Callable[[], None]:
     """Remember what one module of the method holds. Returns what puts it back."""
-    buffers = [(name, buffer, buffer.detach().clone()) for name, buffer in module.named_buffers(recurse=False)]
+    buffers = dict(module.named_buffers(recurse=False))
     attributes = {name: value for name, value in vars(module).items() if name not in _INTERNAL}
+    own = [*buffers.values(), *(value for value in attributes.values() if isinstance(value, Tensor))]  # F3's memory
+    tensors = [(tensor, tensor.detach().clone()) for tensor in own]
     lists = [(value, list(value)) for value in attributes.values() if isinstance(value, list)]
     tables = [(value, dict(value)) for value in attributes.values() if isinstance(value, dict)]
     generators = [(g, g.get_state()) for g in attributes.values() if isinstance(g, torch.Generator)]
 
     def restore() -> None:
-        for name, buffer, before in buffers:
-            if not torch.equal(buffer, before):
-                buffer.data.copy_(before)  # .data: the version stays, so a loss that waits for backward can still run
-            module._buffers[name] = buffer
+        for tensor, before in tensors:
+            if not torch.equal(tensor, before):
+                tensor.data.copy_(before)  # .data: the version stays, so a loss that waits for backward can still run
+        module._buffers.update(buffers)
         vars(module).update(attributes)
         for items, old in lists:
             items[:] = old
