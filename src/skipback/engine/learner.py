@@ -312,11 +312,11 @@ class Learner(nn.Module):
         assert output is not None
         return output, ports
 
-    def load_state_dict(self, state: Any, strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """See `torch.nn.Module.load_state_dict`. The blocks must be known: pass `example=` to `attach`."""
         if self.layout is None and not isinstance(self.method, Exact):
             raise RuntimeError("the blocks are not known yet: pass example=... to attach() before loading a state_dict")
-        return super().load_state_dict(state, strict, assign)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def _open(self, net: nn.Module, args: Any, kwargs: Any) -> None:
         """Before the network runs: open the ports."""
