@@ -332,11 +332,11 @@ class TaughtNetwork(nn.Module):
         inputs: SignalInputs = self.direct.signal_inputs(e, y, t, ids)
         return inputs
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As `torch.nn.Module.load_state_dict`. The blocks must be known: pass `example=` to `attach`."""
         if self.route is None:
             raise RuntimeError("the blocks are not known yet: pass example=... to attach() before loading a state_dict")
-        return super().load_state_dict(renamed(state), strict, assign)
+        return super().load_state_dict(renamed(state_dict), strict, assign)
 
 
 def renamed(state: Mapping[str, Any]) -> Mapping[str, Any]:
