@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES := src tests benchmarks
 
-.PHONY: run quick test slow check format lint types floors clean
+.PHONY: run quick test slow nets check format lint types floors clean
 
 run: $(VENV)/.run  ## train several methods side by side on real data, then open the report
 	$(BIN)/skipback compare digits --out runs/digits --open
@@ -18,6 +18,9 @@ test: $(VENV)/.test  ## all but the tiers of their own command
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+nets: $(VENV)/.test  ## prove 20,000 generated networks; writes results/generated.json
+	cd tests && ../$(BIN)/python -m generated --networks 20000
 
 check: $(VENV)/.check format lint types floors test  ## what CI runs
 

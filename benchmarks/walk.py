@@ -34,6 +34,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import skipback as sb
+from skipback.memory import CHECKED_VISITS
 from skipback.lab import machine
 from skipback.lab.records import atomic_write, to_json
 
@@ -98,7 +99,7 @@ class Walk:
 
 
 def trips() -> dict[str, Callable[[], object]]:
-    """What is walked. Warm means: the third time."""
+    """What is walked. Warm means: after the visits in which F3's memory compares its inputs."""
     torch.manual_seed(0)
     x, t, ids = torch.randn(50, 784), torch.randint(10, (50,)), torch.arange(50)
     taught, cold, stepped = network(), network(), network()
@@ -117,8 +118,9 @@ def network() -> nn.Sequential:
 
 
 def warm(trip: Callable[[], object]) -> Callable[[], object]:
-    """The trip, taken twice."""
-    trip(), trip()
+    """The trip, taken until the memory no longer compares its inputs with those of the visit before."""
+    for _ in range(CHECKED_VISITS + 2):
+        trip()
     return trip
 
 

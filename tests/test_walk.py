@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skipback import method
+import skipback as sb
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 OUTER = """
@@ -116,7 +116,7 @@ def test_questions_for_the_class_of_a_method_are_found(walk):
     assert walk.asked("isinstance(a, (int, method.Direct)); isinstance(b, Direct | Layerwise)") == 2
     assert walk.asked("match a:\n case Perturbed(): pass\n case Anchored(method=m): pass\n case int(): pass") == 2
     assert walk.asked("isinstance(Exact(), int); issubclass(a, int); Direct(paper=p)") == 0
-    assert all(isinstance(getattr(method, name), type) for name in walk.CLASSES)
+    assert all(isinstance(getattr(sb, name), type) for name in walk.CLASSES)
 
 
 def test_lines_of_the_core_are_counted_where_there_is_one(walk, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 MOVED = {
-    "skipback.types": "skipback.core.records",
+    "skipback.core.records": "skipback.core.records",
     "skipback.feedback": "skipback.core.feedback",
     "skipback.method": "skipback.core.method",
     "skipback.blocks": "skipback.core.blocks",

@@ -18,7 +18,12 @@ from typing_extensions import override
 
 
 class Draw(Protocol):
-    """Fills a feedback matrix."""
+    """Fills a feedback matrix.
+
+    Laws that every draw obeys, checked by `skipback.testing.check_draw`: B is (C, D), float32, on the CPU, finite, and
+    has memory of its own, as learning writes over it; it comes from the generator alone, so that equal seeds give equal
+    bits; sizes that do not fit are refused by a ValueError; and it is a record: it prints, compares and pickles.
+    """
 
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
         """Return B of shape (C, D), float32, on the CPU."""

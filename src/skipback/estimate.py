@@ -17,7 +17,11 @@ import torch
 from torch import Tensor
 
 Combine = Callable[[Tensor, Sequence[Tensor]], Tensor]
-"""From derivatives s (K, G) and the directions, each (K, G, D_i), to coefficients c (K, G)."""
+"""From derivatives s (K, G) and the directions, each (K, G, D_i), to coefficients c (K, G).
+
+Laws that each obeys, checked by `skipback.testing.check_combine`: c is linear in s, so that it grows with the loss; the
+coefficients of a group depend on that group alone; nothing that is passed in is written; and it pickles.
+"""
 
 
 def mean(s: Tensor, directions: Sequence[Tensor]) -> Tensor:

@@ -128,6 +128,10 @@ def attach(
         ValueError: the network already has a method attached, or a block cannot be found or taught.
     """
     net = getattr(net, "_orig_mod", net)
+    if isinstance(net, torch.jit.ScriptModule):
+        raise ValueError(
+            "a scripted network cannot be cut, and backprop would run through it: attach before scripting it"
+        )
     if isinstance(vars(net).get("forward"), Forward):
         raise ValueError("this network already has a method attached: call detach() on its learner first")
     if isinstance(blocks, str) and blocks != "auto":

@@ -77,6 +77,15 @@ class Memory(nn.Module):
         """Rows, which samples were seen, and fingerprints."""
         return [getattr(self, name) for name in KEYS]
 
+    @property
+    def prints(self) -> Tensor:
+        """`fingerprints` by its key in `state_dict()`, by which torch's distributed checkpoints look for it."""
+        return self.fingerprints
+
+    @prints.setter
+    def prints(self, tensor: Tensor) -> None:
+        self.fingerprints = tensor
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Memory:
         # .to(), .half(), .cuda() of the learner: the rows keep the dtype and the device that were asked for
         if self.pinned is None:

@@ -29,6 +29,11 @@ Drift = tuple[Tensor | None, Tensor]
 class Transport(ABC):
     """How an error passes one weight layer. The tensor B, one for each weight and of its shape, lives in the learner.
 
+    Laws that every transport obeys, checked by `skipback.testing.check_transport`: B and M have the shape and dtype of
+    W, and B memory of its own; some rows of W and B give those rows of M; what is drawn comes from the generator alone;
+    `redraw` returns a new tensor, as an earlier pass may still wait for its backward; a `drift`, and `follows`, are for
+    learned B only; nothing that is passed in is written, and nothing is kept from call to call.
+
     Attributes:
         learned: B is a parameter, and the optimizer changes it.
         follows: a learned B gets the gradient of W as its own.

@@ -344,7 +344,7 @@ def test_a_zero_signal_and_shallow_have_one_trajectory(optimizer):
 
 
 @dataclass(frozen=True)
-class Given(Signal):
+class BatchContext(Signal):
     """A signal of these values: what a user may write."""
 
     values: torch.Tensor
@@ -358,7 +358,7 @@ def test_hidden_gradients_are_linear_in_the_signal(case):
     a, b = torch.randn(2, 8, C, dtype=torch.float64)
     found = []
     for values in (a, b, 2 * a - 3 * b):
-        learner, x, t, ids = attached(by(Given(values)), case)
+        learner, x, t, ids = attached(by(BatchContext(values)), case)
         torch.manual_seed(5)
         teach(learner, x, t, ids)
         found.append({k: g for k, g in hidden(learner, gradients(learner.net)).items() if k not in case.dead})
@@ -407,7 +407,7 @@ def test_sign_signal():
     learner, x, t, ids = attached(by(Signed(LossGradient())))
     y = logits(learner.net(x)).detach()
     e = (torch.softmax(y, 1) - F.one_hot(t, C)) / len(x)
-    expected, *_ = attached(by(Given(e.sign())))
+    expected, *_ = attached(by(BatchContext(e.sign())))
     for one in (learner, expected):
         one.zero_grad()
         teach(one, x, t, ids)
@@ -420,7 +420,7 @@ def test_masked_signal(late):
     learner, x, t, ids = attached(by(Masked(inner)))
     y = torch.softmax(plain(learner, x), 1)
     error = (y - F.one_hot(t, C)) / (len(x) if late else 1)
-    expected, *_ = attached(by(Given(error * F.one_hot(t, C))))
+    expected, *_ = attached(by(BatchContext(error * F.one_hot(t, C))))
     for one in (learner, expected):
         teach(one, x, t, ids)
     assert difference(gradients(expected.net), gradients(learner.net)) < 1e-12

@@ -9,6 +9,7 @@ import pytest
 import torch
 from nets import batch, gradients, made, same, teach
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 
 import skipback as sb
 from skipback import signals
@@ -418,6 +419,20 @@ def test_a_learner_that_is_built_without_memory_of_its_own_and_then_loaded():
     assert not empty.memory.seen.any()
     empty.load_state_dict(learner.state_dict())
     assert torch.equal(empty.memory.read(ids, one_hot(t)), learner.memory.read(ids, one_hot(t)))
+
+
+def test_tools_that_look_tensors_up_by_their_keys_find_them():
+    """Torch's distributed checkpoints, and `functional_call`, which writes into the tensors that it is given."""
+    learner, x, t, ids = visited()
+    other, *_ = attached()
+    set_model_state_dict(other, copy.deepcopy(get_model_state_dict(learner)))
+    assert same(learner.memory.state_dict(), other.memory.state_dict())
+    given = {key: value.clone() for key, value in learner.state_dict().items()}
+    before = copy.deepcopy(learner.memory.state_dict())
+    torch.func.functional_call(learner, given, (x,), {"target": t, "ids": ids})
+    assert same(before, learner.memory.state_dict())
+    assert given["star.memory.seen"].all()
+    assert bool(given["star.memory.prints"].all())
 
 
 # --------------------------------------------------------------------------------------- rows that were not taught

@@ -250,7 +250,7 @@ def where_error(method: Direct, known: Tensor, e: Tensor) -> Tensor:
     kept = e.any(1, keepdim=True)
     if not method.signal.means:
         return known * kept
-    return known * (kept * (len(kept) / kept.sum().clamp_min(1)).to(known.dtype))
+    return known * (kept * (len(kept) / kept.sum().clamp_min(1).to(known.dtype)))
 
 
 def broadcast(

@@ -378,9 +378,9 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         signal = self.direct.signal(SignalInputs(gradient=e, output=rows, target=target, memory=stored))
         if mask is None or e is not None:
             return signal
-        if not self.means:
+        if not self.means or rows is not None:  # after the pass, the error says how many are left
             return signal * mask
-        return signal * (mask * (len(mask) / mask.sum().clamp_min(1)).to(signal.dtype))
+        return signal * (mask * (len(mask) / mask.sum().clamp_min(1).to(signal.dtype)))
 
     def late(self, e: Tensor, y: Tensor, context: BatchContext) -> Tensor:
         """The signal of a pass that has run, from the gradient at its output y. For late signals only."""

@@ -140,14 +140,14 @@ class TaughtNetwork(nn.Module):
         if gate.running or gate.plain or not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         route = self.route or self._found(args, kwargs)
-        for x in args:
-            if type(x) is Tensor and x.requires_grad and x.is_leaf and route.cuts and not gate.warned:
-                gate.warned = True
-                advise([INPUT_GRADIENT])
         if gate.learns:
             self._check(gate)
         elif not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
             raise RuntimeError(TRANSFORMED)
+        for x in args:
+            if type(x) is Tensor and x.requires_grad and x.is_leaf and not gate.warned:
+                gate.warned = True
+                advise([INPUT_GRADIENT])
         gate.running = True
         try:
             return route.run(Call(forward, args, kwargs), self._contexts[-1] if self._contexts else NO_CONTEXT)
@@ -332,11 +332,11 @@ class TaughtNetwork(nn.Module):
         inputs: SignalInputs = self.direct.signal_inputs(e, y, t, ids)
         return inputs
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As `torch.nn.Module.load_state_dict`. The blocks must be known: pass `example=` to `attach`."""
         if self.route is None:
             raise RuntimeError("the blocks are not known yet: pass example=... to attach() before loading a state_dict")
-        return super().load_state_dict(renamed(state), strict, assign)
+        return super().load_state_dict(renamed(state_dict), strict, assign)
 
 
 def renamed(state: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -40,8 +40,11 @@ sigmoid: Link = torch.sigmoid
 class Signal(ABC):
     """What is sent to every port. Subclasses are final, frozen records.
 
-    A law that every signal obeys: row n of the result depends on row n of the inputs alone, and where `scales` is true,
-    c times the gradient gives c times the signal. `skipback.testing.check_signal` checks it.
+    Laws that every signal obeys, checked by `skipback.testing.check_signal`: it reads the fields of a step that its
+    `needs` name, and no other; what it sends is (N, C), of the dtype of what it reads; row n depends on sample n and on
+    N alone; c times the gradient gives c times the signal if `scales`, and else the same signal, which the engine then
+    scales like the loss; it has a memory if, and only if, it needs ids; nothing that is passed in is written, nothing
+    is drawn from a global random state, and nothing is stored from call to call.
     """
 
     @property

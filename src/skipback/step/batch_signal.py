@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from skipback.core.broadcast import lesson_gradient, scaled, teaching
+from skipback.core.broadcast import Plan, lesson_gradient, scaled, teaching
 from skipback.core.direct import DirectRoute
 from skipback.core.records import BatchContext
 
 NOTHING: Mapping[str, Tensor] = {}
 
 
+@dataclass
 class BatchSignal:
     """What is sent to every port for one batch.
 
-    Args:
+    Attributes:
         direct: the feedback.
+        plan: how each port is taught.
         context: target, ids and scale of the batch.
-        signal: (R, C), of the loss as it was.
+        signal: (R, C), scaled like the loss.
         output: the shape of the output.
         target: as a matrix, where it was made.
         ahead: by block, what forward mode has found.
     """
 
-    def __init__(
-        self,
-        direct: DirectRoute,
-        context: BatchContext,
-        signal: Tensor,
-        output: Sequence[int],
-        target: Tensor | None = None,
-        ahead: Mapping[str, Tensor] = NOTHING,
-    ) -> None:
-        self.direct, self.context, self.output, self.target, self.ahead = direct, context, output, target, ahead
-        self.signal = signal * context.scale if scaled(context.scale) and not direct.direct.signal.scales else signal
-        self.plan = direct.whole_plan()
+    direct: DirectRoute
+    plan: Plan
+    context: BatchContext
+    signal: Tensor
+    output: Sequence[int]
+    target: Tensor | None
+    ahead: Mapping[str, Tensor]
 
     def teaching(self, k: int, port: Tensor, learn: Callable[[Tensor, Tensor], None] | None = None) -> Tensor:
         """The teaching of port k.
@@ -58,12 +56,17 @@ class BatchSignal:
 def early_signal(direct: DirectRoute, context: BatchContext, ahead: Mapping[str, Tensor] = NOTHING) -> BatchSignal:
     """That of a pass that has not begun."""
     signal, target = direct.early(context)
+    if scaled(context.scale) and not direct.direct.signal.scales:
+        signal = signal * context.scale
     output = target.shape if len(direct.shape) < 3 else direct.output_shape(target, context)
-    return BatchSignal(direct, context, signal, output, target, ahead)
+    return BatchSignal(direct, direct.whole_plan(), context, signal, output, target, ahead)
 
 
 def late_signal(
     direct: DirectRoute, e: Tensor, y: Tensor, context: BatchContext, ahead: Mapping[str, Tensor] = NOTHING
 ) -> BatchSignal:
     """That of a pass that has run, from the gradient e at its output y."""
-    return BatchSignal(direct, context, direct.late(e, y, context), y.shape, None, ahead)
+    signal = direct.late(e, y, context)
+    if scaled(context.scale) and not direct.direct.signal.scales:
+        signal = signal * context.scale
+    return BatchSignal(direct, direct.whole_plan(), context, signal, y.shape, None, ahead)

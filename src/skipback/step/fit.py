@@ -155,6 +155,9 @@ TABLE = (
         },
     ),
     Requirement(
+        "unhooked", {"captured": "hooks of {t.optimizer}.step run on the host, and a replay would not call them"}
+    ),
+    Requirement(
         "numbers", {"captured": "a setting of its optimizer is a tensor, which the step would read: pass a number"}
     ),
     Requirement(

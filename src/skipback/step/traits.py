@@ -17,7 +17,7 @@ from skipback.step.chain import Chain, chain, plain_chain
 from skipback.step.checks import shared
 from skipback.step.rules import Dense
 from skipback.streams import Stream
-from skipback.update import FusedAdam, Update
+from skipback.update import FusedAdam, Update, hooked
 
 RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
 """Modules that draw from the generator of the process, which in one process earlier blocks would have advanced."""
@@ -162,29 +162,47 @@ class Traits:
 
     # ---------------------------------------------------------------------------------------------- the update
 
-    @property
-    def groups(self) -> Sequence[Mapping[str, Any]]:
-        """The optimizer's groups; of an update that was never used, they are made here."""
-        return () if self.update is None else self.update.bind(self.learner.parameters()).param_groups
+    @cached_property
+    def parts(self) -> Sequence[Update]:
+        """The updates of one optimizer each; of one that was never used, the optimizer is made here."""
+        if self.update is None:
+            return ()
+        self.update.bind(self.learner)
+        return self.update.parts
 
     @property
-    def optimizer(self) -> str:
-        """The name of the optimizer's class."""
-        return type(getattr(self.update, "optimizer", None)).__name__
+    def unhooked(self) -> bool:
+        """Nobody waits for a step of an optimizer."""
+        return not any(hooked(part.optimizer) for part in self.parts)
 
     @property
     def numbers(self) -> bool:
-        """The optimizer's settings are numbers."""
-        return not any(isinstance(v, Tensor) for group in self.groups for k, v in group.items() if k != "params")
+        """The optimizers' settings are numbers."""
+        settings = (item for part in self.parts for group in _groups(part) for item in group.items())
+        return not any(isinstance(value, Tensor) for key, value in settings if key != "params")
 
     @property
     def counts_on_device(self) -> bool:
-        """The optimizer's counts of steps, where it has any, lie on the device."""
-        update = self.update
-        return isinstance(getattr(update, "optimizer", None), SGD) or all(
-            bool(group.get("capturable")) or (isinstance(update, FusedAdam) and update.by_kernel(group))  # type: ignore[arg-type]
-            for group in self.groups
-        )
+        """The optimizers' counts of steps, where there are any, lie on the device."""
+        return all(map(_counts_on_device, self.parts))
+
+    @property
+    def optimizer(self) -> str:
+        """The name of the class of the first optimizer that has hooks or counts its steps on the host."""
+        found = (part for part in self.parts if hooked(part.optimizer) or not _counts_on_device(part))
+        return type(next(found).optimizer).__name__
+
+
+def _groups(update: Update) -> Sequence[Mapping[str, Any]]:
+    assert update.optimizer is not None
+    return update.optimizer.param_groups
+
+
+def _counts_on_device(update: Update) -> bool:
+    if isinstance(update.optimizer, SGD):
+        return True
+    fused = update.by_kernel if isinstance(update, FusedAdam) else lambda group: False
+    return all(bool(group.get("capturable")) or fused(dict(group)) for group in _groups(update))
 
 
 def _alike(chain: Chain) -> bool:

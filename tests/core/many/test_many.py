@@ -159,12 +159,13 @@ def test_a_loss_of_ones_own():
     assert farthest(members, singles) < 1e-12
 
 
-def test_a_class_that_is_ignored_leaves_the_mean_of_its_member_alone():
-    members, singles = pairs()
-    (x, t, _), update = next(batches(1)), sb.update.sgd(0.1)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_a_class_that_is_ignored_leaves_the_mean_of_its_member_alone(method):
+    members, singles = pairs(method)
+    (x, t, ids), update = next(batches(1)), sb.update.sgd(0.1)
     t[1, :3] = -100
-    Many(members).step(x, t, loss=F.cross_entropy, update=update)
-    alone(singles, [sb.update.sgd(0.1) for _ in singles], [(x, t, t)])
+    Many(members).step(x, t, loss=F.cross_entropy, update=update, ids=ids)
+    alone(singles, [sb.update.sgd(0.1) for _ in singles], [(x, t, ids)])
     assert farthest(members, singles) < 1e-12
 
 

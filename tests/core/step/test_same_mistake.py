@@ -95,7 +95,10 @@ def test_a_mistake_gets_the_same_words_and_changes_no_head(way, mistake):
 @pytest.mark.parametrize("way", WAYS)
 def test_inference_mode_is_left_in_the_same_words(way):
     learner = taught()
-    with torch.inference_mode(), pytest.raises(RuntimeError, match="^(member 0: )?training does not work in inference"):
+    with (
+        torch.inference_mode(),
+        pytest.raises(RuntimeError, match=r"^(member 0: )?training does not work in inference"),
+    ):
         WAYS[way](learner, F.cross_entropy, sb.update.adam())
 
 

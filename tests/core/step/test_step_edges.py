@@ -311,7 +311,7 @@ def test_a_block_that_is_called_again_later_is_refused(name):
     learner = sb.attach(made(Sometimes), METHODS[name](), (X, 1), show=None)
     step = update.adam()
     learner.step((X, 1), T, loss=cross_entropy, update=step)
-    with pytest.raises(RuntimeError, match="took another way, at module 'b'.*called more than once"):
+    with pytest.raises(RuntimeError, match=r"took another way, at module 'b'.*called more than once"):
         learner.step((X, 2), T, loss=cross_entropy, update=step)
     assert closed(learner)
     learner.step((X, 1), T, loss=cross_entropy, update=step)

@@ -14,6 +14,8 @@ from twins import batches, by_backward, by_step, cross_entropy, equal, twins
 
 import skipback as sb
 from skipback import update
+from skipback.step.fit import missing
+from skipback.step.traits import Traits
 
 DATA = batches(steps=6)
 METHODS = {
@@ -403,7 +405,6 @@ def test_schedules_that_step_blocks_apart_refuse_them(make):
 def test_captured_steps_refuse_a_hook():
     learner, _ = twins(nets.mlp, sb.dfa(), DATA[0][0])
     (step := update.sgd()).bind(learner).register_step_post_hook(lambda *_: None)
-    from skipback.engine.capture.checks import reason
-
-    assert "a replay would not call them" in reason(learner, step)
-    assert reason(learner, update.split((update.sgd(), matrices), update.sgd())) is None
+    found = missing("captured", Traits(learner, step))
+    assert "hooks of SGD.step run on the host, and a replay would not call them" in str(found)
+    assert missing("captured", Traits(learner, update.split((update.sgd(), matrices), update.sgd()))) is None

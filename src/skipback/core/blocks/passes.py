@@ -168,6 +168,8 @@ class Pass:
 
     def cut(self, place: Place, tree: Any) -> Any:
         """Record the attached tensors that pass a place. Returns what passes instead, or `None` for the same."""
+        if self.traced and not torch.is_grad_enabled():  # inside reentrant checkpointing
+            return None
         self.calls.append(place.module)
         args = tree[0] if place.before else (tree,)
         alone = len(args) == 1 and type(args[0]) is Tensor and not (place.before and tree[1])

@@ -129,7 +129,7 @@ class Teacher:
             kept = e.any(2, keepdim=True)
         if kept is None or not self.members[0].means:
             return signal if kept is None else signal * kept
-        return signal * (kept * (kept.shape[1] / kept.sum(1, keepdim=True).clamp_min(1)).to(signal.dtype))
+        return signal * (kept * (kept.shape[1] / kept.sum(1, keepdim=True).clamp_min(1).to(signal.dtype)))
 
     def _one_by_one(self, e: Tensor, y: Tensor, t: Tensor, ids: Tensor | None) -> Tensor:
         signals = []

@@ -1,4 +1,4 @@
-"""Parts: a network as the wavefront runs it: a first block, a stack of equal layers, a head."""
+"""FeedbackTensors: a network as the wavefront runs it: a first block, a stack of equal layers, a head."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import skipback as sb
-from skipback.core.method import Direct, HeadOnly, Method
+from skipback.core.method import Method
+from skipback.core.route import ROUTES
 from skipback.lab import choices
 from skipback.lab.bench.plain import LR, OPTIMIZERS
 from skipback.lab.bench.shapes import Shape
@@ -24,7 +25,7 @@ SAMPLES = 60_000
 
 def steps(name: str) -> bool:
     """Whether `learner.step` has a way of its own for a method: block by block. Others run it by `backward`."""
-    return isinstance(_method(name), Direct | HeadOnly)
+    return ROUTES[type(_method(name))].steps
 
 
 def step(

@@ -86,9 +86,9 @@ def inputs(name: str, samples: int) -> tuple[Tensor, ...]:
 
 def count(net: nn.Module, args: tuple[Tensor, ...]) -> dict[str, Any]:
     """The parameters, ports and feedback size of any network, from one forward pass."""
-    from skipback import blocks
+    from skipback.core.blocks import find
 
-    *taught, head = blocks.find(net, None, lambda: net(*args)).segments
+    *taught, head = find(net, None, lambda: net(*args)).segments
     ports, feedback = [], 0
     for segment in taught:
         shared = len(head.shape) == 3 and len(segment.shape) > 2 and segment.shape[1] == head.shape[1]
