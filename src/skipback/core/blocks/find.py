@@ -54,6 +54,7 @@ def find(
 
 
 def _automatic(net: nn.Module, run: Callable[[], Any]) -> Reading:
+    joined: Reading | None = None
     for in_place in (False, True):
         places = [Place(module=n, before=True, in_place=in_place) for n in units(net)]
         try:
@@ -63,10 +64,14 @@ def _automatic(net: nn.Module, run: Callable[[], Any]) -> Reading:
                 break
             raise
         if not seen.crosses() and not seen.mixes_widths():
-            return seen
+            if not seen.joins_bare():
+                return seen
+            joined = joined or seen  # a cut between the two is better, if there can be one
     # now norms are blocks of their own: a skip could read their output as well as that of the layer before
     seen = _trace(net, [Place(module=n, before=False) for n in units(net, has_parameter)], run)
     if seen.crosses():
+        if joined is not None:
+            return joined
         raise ValueError(
             "a value jumps over every place where this network could be cut, so backprop would run on beside the "
             "teaching: name the blocks with blocks=[...]"

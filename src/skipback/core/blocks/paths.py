@@ -82,6 +82,12 @@ class Reading:
                 stack.extend(self.reached[k].reads)
         return found
 
+    def joins_bare(self) -> bool:
+        """Whether a matrix that no module owns which was called stands in one block with a matrix of one that was."""
+        own = {id(p) for name in set(self.run.calls) for p in self.run.net.get_submodule(name).parameters()}
+        groups = [*(self.reached[k] for k in self.hidden), self.run.behind(*self.outputs.values())]
+        return any(len({id(p) in own for p in group.mixed}) > 1 for group in groups)
+
     def mixes_widths(self) -> bool:
         """Whether ports of one block differ in width, as where a cell's state is joined with its next input."""
         found: dict[str, set[object]] = {}
