@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipback.lab.bench.plain import LR
 from skipback.learner import Learner
 from skipback.step.onednn import LEAST
-from skipback.lab.bench.plain import LR
 
 aten, ONE = torch.ops.aten, torch.ones(())
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]

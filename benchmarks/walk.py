@@ -34,9 +34,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import skipback as sb
-from skipback.memory import CHECKED_VISITS
 from skipback.lab import machine
 from skipback.lab.records import atomic_write, to_json
+from skipback.memory import CHECKED_VISITS
 
 SOURCE = Path(sb.__file__).parent
 CLASSES = ("Exact", "HeadOnly", "Direct", "Layerwise", "Perturbed", "Anchored")
