@@ -18,14 +18,15 @@ from torch import Tensor
 
 from skipback import draws
 from skipback.core.feedback import Sees
+from skipback.core.method import Direct, HeadOnly, Method
+from skipback.core.records import Needs
 from skipback.lab import choices, losses
 from skipback.lab.audit import of_hidden
 from skipback.lab.listing import FACTS
 from skipback.lab.records import atomic_write
-from skipback.core.method import Direct, HeadOnly, Method, Perturbed
 from skipback.methods import TABLE, page
+from skipback.routes.perturbed import Perturbed
 from skipback.signals import OutputError, Signal
-from skipback.core.records import Needs
 
 RESULTS = Path(__file__).parents[1] / "results"
 
