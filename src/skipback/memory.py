@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config
 
 Record = Callable[[Tensor, Tensor], Tensor]
 """(output, target) -> what is remembered of this visit; all three (N, C). Row n depends on sample n alone."""
@@ -271,7 +272,6 @@ def _(rows: Tensor, read: Tensor, seen: Tensor) -> Tensor:
 
 def _check_compiler() -> None:
     """Refuse settings of torch.compile under which a backward pass may compute any operation a second time."""
-    config = torch._functorch.config
     budget, aggressive = config.activation_memory_budget, config.aggressive_recomputation
     if budget < 1 or aggressive or not config.ban_recompute_not_in_allowlist:
         raise RuntimeError(

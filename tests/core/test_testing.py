@@ -516,7 +516,7 @@ def test_wrong_transport(wrong, says):
     refused(testing.check_transport, wrong, says=says)
 
 
-@pytest.mark.parametrize("right", [Random(), transport.Signed()])
+@pytest.mark.parametrize("right", [Random(), transport.SignSymmetric()])
 def test_right_transport(right):
     testing.check_transport(right)
 

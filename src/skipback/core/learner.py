@@ -259,9 +259,13 @@ class TaughtNetwork(nn.Module):
         run = functools.partial(self.net, *args, **kwargs)
         with self.exact(), untouched(self.net), all_trainable(self.net):
             layout = find(self.net, self.names, run, frozen)
-        with self.exact(), untouched(self.net):
-            self._build(layout, run, functools.partial(self._look, layout, args, kwargs))
+        self._build(layout, functools.partial(self._plainly, run), functools.partial(self._look, layout, args, kwargs))
         self.show(self.summary())
+
+    def _plainly(self, run: Callable[[], Any]) -> Any:
+        """Run the network without the method, leaving no trace."""
+        with self.exact(), untouched(self.net):
+            return run()
 
     def _build(self, layout: Layout, run: Callable[[], Any], look: Callable[..., Any]) -> None:
         if self.route is not None:

@@ -30,11 +30,7 @@ class StepPass(Pass):
         if called >= len(self.layout.calls) or self.layout.calls[called] != place.module:
             raise RuntimeError(ANOTHER_WAY.format(place.module))
         flow = super().cut(place, tree)
-        found, self.met, self.tensors = (
-            self.met,
-            [],
-            [],
-        )  # the pass holds no activation: each is freed as soon as its block is taught
+        found, self.met, self.tensors = self.met, [], []  # so that each is freed as soon as its block is taught
         for met in found:
             if (called + 1, met.position) not in self.blocks:
                 raise RuntimeError(ANOTHER_WAY.format(place.module))

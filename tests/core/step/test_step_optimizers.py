@@ -84,6 +84,8 @@ def test_a_step_that_failed_leaves_no_gradients_for_the_next():
     with pytest.raises(ZeroDivisionError):
         one.step(*DATA[0][:2], loss=lambda y, t: 1 / 0, update=step)
     assert equal(one, other)
+    for learner in (one, other):
+        learner.net[0].requires_grad_(False)  # what was collected for it must not be there any more
     by_step(one, step, DATA)
     by_backward(other, Counting(other.parameters()), DATA)
     assert equal(one, other)
@@ -182,7 +184,8 @@ def click_twins(method, **options):
 def test_sgd_takes_sparse_gradients(name, functional):
     one, other = click_twins(METHODS[name](), functional=functional)
     before = one.net.bag.weight.detach().clone()
-    by_step(one, update.sgd(0.1, inside=False), clicks())
+    by_step(one, step := update.sgd(0.1, inside=False), clicks())
+    assert step.optimizer.param_groups[0]["fused"]
     by_backward(other, torch.optim.SGD(other.parameters(), 0.1), clicks())
     assert nets.difference(one.state_dict(), other.state_dict()) < 1e-12
     assert not torch.equal(before, one.net.bag.weight)
