@@ -33,7 +33,7 @@ class Labelled(Wrapper):
     @property
     @override
     def means(self) -> bool:
-        """Never over all rows: a mean is over the labelled ones already, so nothing is left to correct for the others."""
+        """Never over all rows: a mean is over the labelled ones already, so nothing is left to correct."""
         return False
 
     @override
