@@ -245,3 +245,14 @@ def test_a_port_with_other_samples_than_the_output():
     learner.net.keep = 4
     with pytest.raises(ValueError, match="the batch must come first and other sizes must not change"):
         learner(x)
+
+
+@pytest.mark.parametrize(("method", "warns"), [(sb.dfa(), True), (sb.bp(), False)])
+def test_the_gradient_of_an_input_is_told_from_backprops(method, warns):
+    x, *_ = batch()
+    learner = sb.attach(made(nets.mlp), method, x, show=None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            learner(x.clone().requires_grad_())
+    assert ["an input of the network requires grad" in str(w.message) for w in caught] == [True] * warns

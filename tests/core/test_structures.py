@@ -14,6 +14,7 @@ from nets import batch, made
 import skipback as sb
 from skipback import draws, structures
 from skipback.core.feedback import Fixed, Lesson, Sees
+from skipback.core.method import Direct
 from skipback.core.records import PortSpec
 from skipback.methods import dkp, fdfa, ldfa
 from skipback.structures import (
@@ -493,3 +494,15 @@ assert "x 96 x 96" in table[0]
 print(peak() - before)
 """
     assert mebibytes(script) < 50
+
+
+def test_wrapped_jacobian_feedback_steps_as_by_backward():
+    """The closed form of a dense chain asks for the number of directions, which the inner feedback has."""
+    x, t, _ = nets.batch()
+    method = Direct(feedback=Normalised(fdfa.MeanJacobian(draw=draws.Gaussian(), tangents=2)))
+    one, other = (sb.attach(nets.made(nets.mlp), method, x, show=None) for _ in range(2))
+    one.step(x, t, loss=F.cross_entropy, update=sb.update.sgd(lr=0.1, inside=False))
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+    F.cross_entropy(other(x), t).backward()
+    optimizer.step()
+    assert nets.difference(dict(one.named_parameters()), dict(other.named_parameters())) < 1e-12

@@ -145,7 +145,7 @@ class TaughtNetwork(nn.Module):
         elif not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
             raise RuntimeError(TRANSFORMED)
         for x in args:
-            if type(x) is Tensor and x.requires_grad and x.is_leaf and not gate.warned:
+            if type(x) is Tensor and x.requires_grad and x.is_leaf and route.cuts and not gate.warned:
                 gate.warned = True
                 advise([INPUT_GRADIENT])
         gate.running = True

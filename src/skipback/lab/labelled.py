@@ -30,6 +30,12 @@ class Labelled(Wrapper):
         """Those of the inner signal, and the target, which says which nodes have a label."""
         return self.signal.needs | Needs.TARGET
 
+    @property
+    @override
+    def means(self) -> bool:
+        """Never over all rows: a mean is over the labelled ones already, so nothing is left to correct."""
+        return False
+
     @override
     def __call__(self, step: SignalInputs) -> Tensor:
         assert step.target is not None
