@@ -185,6 +185,7 @@ __all__ = [
     "wavefront",
     "weight_mirror",
 ]
+__all__ = sorted({*__all__, *TABLE})  # a method is public by its line in the table; listed above, it is typed as well
 
 
 def __getattr__(name: str) -> Any:
@@ -198,4 +199,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

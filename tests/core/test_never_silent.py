@@ -1,5 +1,6 @@
-"""What people write around their networks: taught by the right error, or refused in words. Never backprop in silence."""
+"""What people write around their networks: taught by the right error or refused in words, never backprop in silence."""
 
+import contextlib
 import copy
 import subprocess
 import sys
@@ -139,7 +140,7 @@ def test_a_skip_that_comes_later_is_refused():
     attached(net)
     F.cross_entropy(net(X), T).backward()
     net.skip = True
-    with pytest.raises(RuntimeError, match="takes another way .* a value jumps over a cut"):
+    with pytest.raises(RuntimeError, match=r"takes another way .* a value jumps over a cut"):
         net(X)
 
 
@@ -465,7 +466,7 @@ def test_feedback_that_learns_learns_in_eval_mode(method):
 
 def test_an_optimizer_without_the_feedback_is_noticed_at_its_first_step():
     net = mlp()
-    learner = attached(net, sb.fdfa())
+    attached(net, sb.fdfa())
     optimizer = torch.optim.Adam(net.parameters())
     F.cross_entropy(net(X), T).backward()
     optimizer.step()
@@ -654,10 +655,8 @@ def test_an_interrupted_pass_leaves_nothing_behind(name, passes):
     net.left = passes
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             F.cross_entropy(learner(X, target=T), T).backward()
-        except KeyboardInterrupt:
-            pass
     net.left = None
     assert torch.is_grad_enabled()
     other = nn.Linear(10, 3).double()
@@ -677,3 +676,20 @@ def test_an_interrupted_loss_in_step_leaves_nothing_behind():
         learner.step(X, T, loss=loss, update=sb.update.adam())
     learner.step(X, T, loss=F.cross_entropy, update=sb.update.adam())
     F.cross_entropy(learner(X), T).backward()
+
+
+class AllHead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTM(4, 3, batch_first=True)
+
+    def forward(self, x):
+        return self.cell(x)[0]
+
+
+def test_a_network_that_is_all_head_is_refused():
+    x = torch.randn(2, 5, 4)
+    with pytest.raises(ValueError, match=r"cannot be cut between its weights 'cell\.weight_ih_l0', .* all head"):
+        sb.attach(AllHead(), sb.dfa(), example=x)
+    sb.attach(AllHead(), sb.bp(), example=x)  # cuts nothing, and need not
+    sb.attach(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), sb.dfa(), example=x)  # one weight: its delta rule

@@ -64,7 +64,7 @@ def advise_error(method: Direct, y: Tensor, e: Tensor, context: BatchContext, no
 
     A network that ends in log-softmax and a nll_loss send a gradient without a prediction in it; measured on the code
     of the 2016 paper, whose classes are trained so (reference: MNIST, 4 epochs): 8.2 % of errors instead of 6.3 %, and
-    cosines that fall. And a loss that is multiplied with something (accumulation, a GradScaler, a sum instead of a mean)
+    cosines that fall. And what multiplies a loss (accumulation, a GradScaler, a sum instead of a mean)
     is not seen by early signals and feedback that learns, unless `scale=` says it.
 
     Args:
@@ -89,8 +89,8 @@ TARGET_ONLY = (
 )
 SCALE = (
     "the error at the output is about {found:.4g} times that of a mean cross-entropy, and scale= says {said:.4g}: what "
-    "multiplies the loss (accumulation over k batches 1/k, a GradScaler its scale, a sum over the batch its size) is not "
-    "seen by this method's signal or by feedback that learns; call learner(x, ..., scale={found:.4g})"
+    "multiplies the loss (accumulation over k batches 1/k, a GradScaler its scale, a sum over the batch its size) is "
+    "not seen by this method's signal or by feedback that learns; call learner(x, ..., scale={found:.4g})"
 )
 
 
@@ -116,12 +116,12 @@ def cross_entropy_scale(y: Tensor, e: Tensor) -> float | None:
 
 
 INPUT_GRADIENT = (
-    "an input of the network requires grad: under a method, its gradient is the teaching of the first block, not dL/dx, "
-    "so attacks, saliency maps and penalties look other than they are; take them inside `with learner.exact():`"
+    "an input of the network requires grad: under a method, its gradient is the teaching of the first block, not "
+    "dL/dx, so attacks, saliency maps and penalties look other than they are; take them inside `with learner.exact():`"
 )
 TRANSFORMED = (
-    "the network runs inside a transform of torch.func (grad, vmap, jacrev ...), which no method can be taught through: "
-    "use `with learner.exact():` there for plain gradients, or detach() the method"
+    "the network runs inside a transform of torch.func (grad, vmap, jacrev ...), which no method can be taught "
+    "through: use `with learner.exact():` there for plain gradients, or detach() the method"
 )
 
 

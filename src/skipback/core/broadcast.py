@@ -39,7 +39,7 @@ class Plan:
         names: of the feedback tensors of all ports, each once, in the order of the flat list.
         indices: for each port, the indices of its feedback tensors in the flat list passed to `Broadcast.apply`. A
             tensor shared by several ports appears in that list once.
-        columns: for each port, which columns of the signal teach it, where the network has several outputs; else `None`.
+        columns: for each port, which columns of the signal teach it, where there are several outputs; else `None`.
         by_activity: the feedback sees the port.
         by_relay: the feedback sees relayed tangents.
         by_output: the signal sees the output.
@@ -208,8 +208,8 @@ class Broadcast(torch.autograd.Function):
 
 
 SECOND_ORDER = (
-    "create_graph=True asks for the derivative of a teaching, which is no gradient of this loss, so a gradient penalty or "
-    "a Hessian would be another one than written: take it inside `with learner.exact():`, or detach() the method"
+    "create_graph=True asks for the derivative of a teaching, which is no gradient of this loss, so a gradient penalty "
+    "or a Hessian would be another one than written: take it inside `with learner.exact():`, or detach() the method"
 )
 
 

@@ -1,4 +1,4 @@
-"""The direct route: the feedback and memory of a direct method on one network, and how it connects an output to ports."""
+"""The direct route: feedback and memory of a direct method on one network, and how it connects an output to ports."""
 
 from __future__ import annotations
 
@@ -439,13 +439,13 @@ WHOLE_CHECKPOINT = (
 )
 ONE_OUTPUT = (
     "the network returns {count} outputs that are taught ({names}), and this signal is made from the target of one: "
-    "return one of them, detach() the others in the network's forward, or take a signal of the loss gradient, as dfa() does"
+    "return one of them, detach() the others in the network's forward, or take the loss gradient, as dfa() does"
 )
 
 
 SHARED_HEAD = (
-    "several outputs come from one head, and this feedback runs the network in forward mode, where their columns cannot be "
-    "told apart: return one output, or take feedback without forward mode, as in dfa()"
+    "several outputs come from one head, and this feedback runs the network in forward mode, where their columns "
+    "cannot be told apart: return one output, or take feedback without forward mode, as in dfa()"
 )
 
 

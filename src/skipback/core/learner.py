@@ -31,7 +31,7 @@ from skipback.core.summary import summary
 
 
 class Forward:
-    """What stands in for a network's `forward` while a method is attached. It is copied and pickled with the network."""
+    """What stands in for a network's `forward` while a method is attached. Copied and pickled with the network."""
 
     def __init__(self, learner: TaughtNetwork, original: Callable[..., Any]) -> None:
         self.learner = learner
@@ -344,7 +344,7 @@ class TaughtNetwork(nn.Module):
 
 
 def renamed(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A state of version 0.1, with today's names: the feedback lay under "star.", the count of anchors under "anchor."."""
+    """A state of version 0.1, with today's names: feedback lay under "star.", the count of anchors under "anchor."."""
     if not any(key.startswith(("star.", "anchor.")) for key in state):
         return state
     route = "route.inner." if "anchor.passes" in state else "route."

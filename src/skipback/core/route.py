@@ -1,7 +1,7 @@
 """Routes: how a method runs one pass of a network, and connects the output to what is taught.
 
-A route is one class and, where it cuts the network, a subclass of `CutRoute`. It says with `runs` which method records it
-is for; nothing else needs to know it. Whatever it switches on for a pass it switches off in the same function.
+A route is one class and, where it cuts the network, a subclass of `CutRoute`. It says with `runs` which method records
+it is for; nothing else needs to know it. Whatever it switches on for a pass it switches off in the same function.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def moved(parameters: Sequence[nn.Parameter], *, seed: int = 0) -> Iterator[None
 
 @contextlib.contextmanager
 def severed(net: nn.Module, layout: Layout, block: str) -> Iterator[None]:
-    """Zero the gradient that comes back through the port of a block. Forward values and the method's cuts stay the same."""
+    """Zero the gradient that comes back through a block's port. Forward values and the method's cuts stay the same."""
     with tapped(net, layout, _sever, only=block):  # registered after the method's own cuts: its ports are still taught
         yield
 

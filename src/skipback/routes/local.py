@@ -34,8 +34,8 @@ class LocalRoute(CutRoute):
         self.estimate, self.stream = method.estimate, Stream(site.seed)
         if len(site.layout.outputs) > 1:
             raise ValueError(
-                f"the network returns {len(site.layout.outputs)} outputs that are taught, and local losses are taken of "
-                "one target: return one of them, or detach() the others in the network's forward"
+                f"the network returns {len(site.layout.outputs)} outputs that are taught, and local losses are taken "
+                "of one target: return one of them, or detach() the others in the network's forward"
             )
         shape, like = joined_shape(list(site.layout.outputs.values())), next(site.net.parameters())
         ports, generator = (

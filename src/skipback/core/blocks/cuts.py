@@ -191,7 +191,7 @@ class Sites:
 
 @contextlib.contextmanager
 def tapped(net: nn.Module, layout: Layout, on_port: OnPort, only: str | None = None) -> Iterator[None]:
-    """Inside, `on_port` sees the port of each block (or of one) whenever the network runs, and decides what flows on."""
+    """Inside, `on_port` sees the port of each block (or of one) when the network runs, and decides what flows on."""
     sites = Sites(layout)
 
     def tap(place: Place, tree: Any) -> Any:

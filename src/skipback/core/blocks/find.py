@@ -2,8 +2,8 @@
 
 Three ways to cut are tried, in this order:
 
-    before            what enters a weight layer is detached for that layer. Functional activations, pooling and reshapes
-                      belong to the block that they follow
+    before            what enters a weight layer is detached for that layer. Functional activations, pooling and
+                      reshapes belong to the block that they follow
     before, in place  the tensor itself is detached, for all its readers: a skip connection in the parent's forward
                       reads the detached value too
     after             the output of each module is detached. An activation in the parent's forward then belongs to the
@@ -221,7 +221,7 @@ def _check_met(names: Sequence[str], seen: Reading) -> None:
 
 
 def _bare(seen: Reading) -> str:
-    """Why this network cannot be cut, if a block has several weight matrices that belong to no module; else ""."""
+    """Why backprop could not be kept out: weight matrices of no module in one block, or a head of several; else ""."""
     own = {id(p) for name in set(seen.run.calls) for p in seen.run.net.get_submodule(name).parameters()}
     names = {id(p): name for name, p in seen.run.net.named_parameters()}
     outputs = seen.run.behind(*seen.outputs.values())
@@ -235,6 +235,12 @@ def _bare(seen: Reading) -> str:
                 "between them and backprop would run through all: put each in an nn.Module that the network calls, "
                 "attach before compiling or sharding, or name the blocks with blocks=[...]"
             )
+    weights = [names[id(p)] for p in outputs.parameters if sum(size > 1 for size in p.shape) > 1 and id(p) in names]
+    if not seen.hidden and len(weights) > 1:
+        return (
+            f"the network cannot be cut between its weights {', '.join(map(repr, weights[:4]))}: it would be all head, "
+            "trained by backprop. Put a layer after it, or name the blocks with blocks=[...]"
+        )
     return ""
 
 

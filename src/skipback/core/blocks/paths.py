@@ -165,8 +165,8 @@ def read(run: Pass, outputs: Mapping[str, Tensor], layout: Layout) -> Path:
     _check_called(seen, layout)
     if any(outputs[name] is met.flow for name in layout.outputs if name in outputs for met in run.met):
         raise RuntimeError(
-            "this forward pass returns what a hidden block made, and nothing behind it, so that block would be the head: "
-            "give the early exit a layer of its own, or attach with an example that takes this way"
+            "this forward pass returns what a hidden block made, and nothing after it, so that block would be the "
+            "head: give the early exit a layer of its own, or attach with an example that takes this way"
         )
     for name in seen.teaching:
         if name not in layout.outputs:
@@ -186,9 +186,9 @@ def _check_called(seen: Reading, layout: Layout) -> None:
     for name in layout.places:
         if name not in called and any(id(p) in reached for p in net.get_submodule(name).parameters()):
             raise RuntimeError(
-                f"module {name!r} was used in this forward pass, but not cut: it was exchanged after attach(), or runs "
-                "compiled, scripted, or by its weights alone, and backprop would pass it in silence. Detach the learner "
-                "and attach again, before compiling parts of the network"
+                f"module {name!r} was used in this forward pass, but not cut: it was exchanged after attach(), or "
+                "runs compiled, scripted, or by its weights alone, and backprop would pass it in silence. Detach "
+                "the learner and attach again, before compiling parts of the network"
             )
 
 
