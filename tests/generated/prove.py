@@ -85,13 +85,14 @@ class Proof:
         user.learner.zero_grad()
         if one.kind == "create_graph":
             self.refuses(batch)
+            self.visited(batch, state)
             return
         act = user.step if one.kind == "step" else user.backward
         outputs = self.guarded(f"pass {k}", lambda: act(batch))
         found = compare.gradients_of(self.net)
         if one.kind == "step":
             found = {name: (state[name] - p.detach()) / RATE for name, p in self.net.named_parameters()}
-        self.judge(self.seen(batch, state, outputs, found, B or arrays(user.feedback())))
+        self.judge(self.seen(batch, state, outputs, found, arrays(user.feedback()) | B))  # a new way may have new blocks
         if one.kind != "step":
             user.descend()
 
@@ -104,6 +105,11 @@ class Proof:
                 self.verdict.asked.append(refusals.sentence(error))
         else:
             self.verdict.fail("create_graph", "backward(create_graph=True) was not refused")
+
+    def visited(self, batch: Batch, state: Mapping[str, Tensor]) -> None:
+        """The forward pass was made, so a memory holds what it left, whatever became of the backward."""
+        self.plain.load_state_dict(state)
+        self.rows(batch, reference.exact(self.plain, self.recipe, batch, frozenset()))
 
     def seen(
         self,
