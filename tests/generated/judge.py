@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from generated import compare, oracle, reference
 from generated.compare import EXACT, Explained, near, vanishes
 from generated.data import Batch
-from generated.net import parameters_of
+from generated.net import parameters_of, switch
 from generated.oracle import Reading
 from generated.recipes import Recipe
 from generated.reference import Exact, Gradients
@@ -35,6 +35,7 @@ class Seen:
         B: by block, its feedback.
         dB: by block, the gradient of its feedback, where it learns.
         rows: of an early signal, (N, *places, C).
+        late: whether the late stages ran.
     """
 
     batch: Batch
@@ -44,6 +45,7 @@ class Seen:
     B: Mapping[str, Any]
     dB: Mapping[str, Any]
     rows: Any = None
+    late: bool = False
 
 
 class Judge:
@@ -189,6 +191,7 @@ class Judge:
     def expected(self, seen: Seen, choice: Mapping[str, int], reading: Reading) -> Gradients:
         """The gradients of the reference."""
         self.net.load_state_dict(seen.state)
+        switch(self.net, late=seen.late)
         errors = reference.errors_of(self.recipe, seen.exact.outputs, seen.batch)
         beyond = reference.behind(seen.exact, choice)
         sent = [k for k, error in enumerate(seen.exact.errors) if not error.hidden or k in beyond]
