@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from generated import compare, oracle, reference
 from generated.compare import EXACT, Explained, near, vanishes
 from generated.data import Batch
-from generated.net import parameters_of
+from generated.net import parameters_of, switch
 from generated.oracle import Reading
 from generated.recipes import Recipe
 from generated.reference import Exact, Gradients
@@ -35,6 +35,7 @@ class Seen:
         B: by block, its feedback.
         dB: by block, the gradient of its feedback, where it learns.
         rows: of an early signal, (N, *places, C).
+        late: whether the late stages ran.
     """
 
     batch: Batch
@@ -44,6 +45,7 @@ class Seen:
     B: Mapping[str, Any]
     dB: Mapping[str, Any]
     rows: Any = None
+    late: bool = False
 
 
 class Judge:
@@ -127,7 +129,7 @@ class Judge:
         self.correlations = None
         for block in choice:
             found, wanted = seen.dB.get(block), correlations[block]
-            if found is None or not near(torch.from_numpy(found), torch.from_numpy(wanted)):
+            if not near(None if found is None else torch.from_numpy(found), torch.from_numpy(wanted)):
                 self._differ("feedback", [block], seen)
 
     def _is_head(self, block: str) -> bool:
@@ -183,18 +185,22 @@ class Judge:
             reading = Reading(*one)
             signal = oracle.sent(self.method, errors, reading, {"rows": seen.rows}, [True] * len(errors))
             widths = {signal.flat.shape[1]} | ({signal.placed.shape[-1]} if signal.placed is not None else set())
-            if not counts or counts & widths:
+            if reading.hidden or not counts or counts & widths:  # how many are sent depends on the ports
                 yield reading
 
     def expected(self, seen: Seen, choice: Mapping[str, int], reading: Reading) -> Gradients:
         """The gradients of the reference."""
         self.net.load_state_dict(seen.state)
+        switch(self.net, late=seen.late)
         errors = reference.errors_of(self.recipe, seen.exact.outputs, seen.batch)
+        beyond = reference.behind(seen.exact, choice)
+        sent = [k for k, error in enumerate(seen.exact.errors) if not error.hidden or k in beyond]
         leads = {(m.owner, m.level, m.call): led for m, led in zip(seen.exact.marks, seen.exact.leads, strict=True)}
 
         def taught(mark: Mark) -> Tensor | None:
             led = leads[mark.owner, mark.level, mark.call]
-            signal = oracle.sent(self.method, seen.exact.errors, reading, {"rows": seen.rows}, led)
+            arrived = [seen.exact.errors[k] for k in sent]
+            signal = oracle.sent(self.method, arrived, reading, {"rows": seen.rows}, [led[k] for k in sent])
             rows = None if mark.form.rows is None else mark.form.rows.numpy()
             B = seen.B[mark.owner]
             if self.correlations is not None and mark.port is not None:
@@ -203,7 +209,7 @@ class Judge:
             found = oracle.teachings(signal, B, mark.shape, mark.form.batch, mark.form.group, rows)
             return torch.from_numpy(np.ascontiguousarray(found[0])) if found else None
 
-        return reference.cut(self.net, self.recipe, seen.batch, choice, seen.exact, errors, taught)
+        return reference.cut(self.net, self.recipe, seen.batch, choice, seen.exact, errors, taught, hidden=reading.hidden)
 
 
 def hidden_parameters(net: nn.Module, recipe: Recipe) -> list[str]:

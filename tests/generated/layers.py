@@ -120,8 +120,8 @@ def _experts(owner: Owner, k: int, x: Tensor, first: bool) -> Tensor:
 
 
 def _conv1d(owner: Owner, k: int, x: Tensor, first: bool) -> Tensor:
-    x = x.permute(1, 2, 0) if first else x.transpose(1, 2)
     tape.form()
+    x = tape.point(x.permute(1, 2, 0) if first else x.transpose(1, 2))
     y = tape.weight(owner.full(k, "layer"), owner.part(k, "layer")(x))
     tape.form(int(first))
     return tape.point(y.permute(2, 0, 1) if first else y.transpose(1, 2))

@@ -33,7 +33,8 @@ class Reading:
     """What an equation leaves open, and a library must choose once for all passes of a network.
 
     Attributes:
-        hidden: whether a hidden value that the network returns is among the outputs whose errors are sent.
+        hidden: whether a hidden value that is returned, and lies behind the port of its block, is among the outputs
+            whose errors are sent. Else its gradient stays in that block, as does that of one before the port.
         led_to: whether a port learns only from the heads that it leads to. Of the outputs of one head it never learns
             from those that it does not lead to, as long as it leads to one: they belong to another call.
         by_place: whether a mean signal is divided by the number of places, or of samples.
@@ -64,7 +65,7 @@ def sent(
         before = by_maker.get(error.maker, np.zeros_like(error.e))
         by_maker[error.maker] = before + error.e if learns else before
     placed = _side_by_side([_channels_last(e) for e in by_maker.values()])
-    flat = np.concatenate([e.reshape(len(e), -1) for e in by_maker.values()], 1)
+    flat = _flat(list(by_maker.values()), placed)
     count = placed[..., 0].size if placed is not None and reading.by_place else len(flat)
     return Sent(
         _signal(method, flat, given, count, placed=False),
@@ -82,6 +83,13 @@ def _side_by_side(outputs: Sequence[Array]) -> Array | None:
     return np.concatenate(outputs, -1) if len(leads) == 1 and outputs[0].ndim > 2 else None
 
 
+def _flat(outputs: Sequence[Array], placed: Array | None) -> Array:
+    """A row of numbers per sample: outputs (N, T, C) that share T are side by side at each of its places."""
+    if placed is not None and placed.ndim == 3:
+        return placed.reshape(len(placed), -1)
+    return np.concatenate([e.reshape(len(e), -1) for e in outputs], 1)
+
+
 def _signal(method: str, e: Array, given: Mapping[str, Any], count: int, *, placed: bool) -> Array:
     if method == "sdfa":
         return np.sign(e) / count
@@ -90,10 +98,20 @@ def _signal(method: str, e: Array, given: Mapping[str, Any], count: int, *, plac
         large = np.abs(rows) > 0.1 * np.abs(rows).max(1, keepdims=True)
         return (np.sign(rows) * large).reshape(e.shape)
     if method in ("drtp", "f3"):
-        rows = given["rows"]  # (N, *places, C)
-        known = np.where((e.reshape(*rows.shape) != 0).any(-1, keepdims=True), rows, 0.0)
-        return known.reshape(e.shape) / count
+        return _known(given["rows"], e, count)
     return e
+
+
+def _known(rows: Array, e: Array, count: int) -> Array:
+    """A signal (N, *places, C) that was known before the error, over the rows whose error is not exactly 0.
+
+    Its mean is over those rows, as the gradient of a mean loss that leaves rows out is.
+    """
+    first = rows.ndim == 4 and e.ndim == 2  # an image's numbers lie channels first in a row per sample
+    each = np.moveaxis(e.reshape(len(rows), rows.shape[-1], *rows.shape[1:-1]), 1, -1) if first else e
+    kept = (each.reshape(rows.shape) != 0).any(-1, keepdims=True)
+    taught = rows * kept / max(kept.sum() if count > len(rows) else kept.reshape(len(rows), -1).any(1).sum(), 1)
+    return (np.moveaxis(taught, -1, 1) if first else taught).reshape(e.shape)
 
 
 @dataclass

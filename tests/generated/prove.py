@@ -84,26 +84,37 @@ class Proof:
         B = arrays(user.feedback())  # a step changes what learns
         user.learner.zero_grad()
         if one.kind == "create_graph":
-            self.refuses(batch)
+            self.refuses(batch, self.visited(batch, state))
             return
         act = user.step if one.kind == "step" else user.backward
         outputs = self.guarded(f"pass {k}", lambda: act(batch))
         found = compare.gradients_of(self.net)
         if one.kind == "step":
             found = {name: (state[name] - p.detach()) / RATE for name, p in self.net.named_parameters()}
-        self.judge(self.seen(batch, state, outputs, found, B or arrays(user.feedback())))
+        self.judge(self.seen(batch, state, outputs, found, arrays(user.feedback()) | B))  # a new way may have new blocks
         if one.kind != "step":
             user.descend()
 
-    def refuses(self, batch: Batch) -> None:
-        """Gradients that are to be differentiated again are none of a direct method: skipback has to say so."""
+    def refuses(self, batch: Batch, exact: reference.Exact) -> None:
+        """Gradients that are to be differentiated again are none of a direct method: skipback has to say so.
+
+        Unless nothing hidden is trained in this pass.
+        """
         try:
             self.user.backward(batch, create_graph=True)
         except Exception as error:
             if self.excused(error):
                 self.verdict.asked.append(refusals.sentence(error))
-        else:
+            return
+        if not all(compare.vanishes(exact.gradients[name]) for name in self.judge.hidden):
             self.verdict.fail("create_graph", "backward(create_graph=True) was not refused")
+
+    def visited(self, batch: Batch, state: Mapping[str, Tensor]) -> reference.Exact:
+        """The forward pass is made, so a memory holds what it leaves, whatever becomes of the backward."""
+        self.plain.load_state_dict(state)
+        exact = reference.exact(self.plain, self.recipe, batch, frozenset())
+        self.rows(batch, exact)
+        return exact
 
     def seen(
         self,
@@ -119,7 +130,7 @@ class Proof:
         exact = reference.exact(self.plain, self.recipe, batch, frozenset(B))
         if any(not torch.allclose(y, z, rtol=1e-9, atol=1e-12) for y, z in zip(outputs, exact.outputs, strict=False)):
             self.verdict.fail("output", "the network with a method attached returns other values")
-        return Seen(batch, state, found, exact, B, arrays(grads), self.rows(batch, exact))
+        return Seen(batch, state, found, exact, B, arrays(grads), self.rows(batch, exact), self.user.late)
 
     def rows(self, batch: Batch, exact: reference.Exact) -> Any:
         """What an early signal sends, before it is divided by a count: (N, *places, C)."""

@@ -7,7 +7,7 @@ at the outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Exact:
         errors: of each output that can teach.
         marks: every value that could be a port.
         leads: of each mark, whether it leads to each of those outputs.
-        returned: the hidden values that were returned: by block, the number of the candidate.
+        returned: the hidden values that were returned: by the number of the error, their marks.
         called: the names of the modules that ran.
     """
 
@@ -42,7 +42,7 @@ class Exact:
     errors: list[Error]
     marks: list[Mark]
     leads: list[list[bool]]
-    returned: dict[str, int]
+    returned: dict[int, Mark]
     called: frozenset[str]
 
 
@@ -71,14 +71,13 @@ def exact(net: nn.Module, recipe: Recipe, batch: Batch, blocks: frozenset[str]) 
         outputs = unwrapped(run(net, batch))
     taught = teaching(recipe, outputs)
     leads = _leads([y for _, y in taught], tape.marks)
-    returned = [tape.last[id(y)] for role, y in taught if role.kind == "hidden" and id(y) in tape.last]
+    hidden = {k: tape.last[id(y)] for k, (role, y) in enumerate(taught) if role.kind == "hidden" and id(y) in tape.last}
     loss_of(recipe, outputs, batch).backward()
     errors = [
         Error(_batch_first(e, role), _batch_first(y, role), role.maker, role.kind == "hidden")
         for e, (role, y) in zip(errors_of(recipe, outputs, batch), taught, strict=True)
     ]
     gradients = {name: None if p.grad is None else p.grad.clone() for name, p in net.named_parameters()}
-    hidden = {mark.owner: mark.level for mark in returned}
     return Exact(outputs, gradients, errors, tape.marks, leads, hidden, frozenset(tape.calls))
 
 
@@ -103,6 +102,11 @@ Taught = Callable[[Mark], Tensor | None]
 """What arrives at a port; `None` if nothing can."""
 
 
+def behind(plain: Exact, choice: Mapping[str, int]) -> dict[int, Mark]:
+    """The hidden values that are returned and lie behind the port of their block."""
+    return {k: mark for k, mark in plain.returned.items() if mark.level > choice.get(mark.owner, mark.level)}
+
+
 def cut(
     net: nn.Module,
     recipe: Recipe,
@@ -111,15 +115,19 @@ def cut(
     plain: Exact,
     errors: Sequence[Tensor],
     taught: Taught,
+    *,
+    hidden: bool,
 ) -> Gradients:
-    """The gradients of a network that is cut at this choice of values."""
-    blocks = frozenset(choice)
-    own = {name: plain.returned[name] for name in blocks & plain.returned.keys()}
-    here = all(choice[name] == level for name, level in own.items())
-    found = _taught(net, recipe, batch, choice, errors, taught, ("head", "hidden") if here else ("head",))
-    if here:
+    """The gradients of a network that is cut at this choice of values.
+
+    `hidden`: what lies behind a port is an output like others, and does not teach its block by its own gradient.
+    """
+    beyond = behind(plain, choice)
+    found = _taught(net, recipe, batch, choice, errors, taught, set(range(len(errors))) - beyond.keys())
+    if hidden or not beyond:
         return found
-    beside = _taught(net, recipe, batch, {**choice, **own}, errors, None, ("hidden",))
+    own = {mark.owner: mark.level for mark in beyond.values()}
+    beside = _taught(net, recipe, batch, {**choice, **own}, errors, None, set(beyond))
     return {name: _sum(found[name], beside[name]) for name in found}
 
 
@@ -130,11 +138,12 @@ def _taught(
     choice: Mapping[str, int],
     errors: Sequence[Tensor],
     taught: Taught | None,
-    kinds: tuple[str, ...],
+    which: Set[int],
 ) -> Gradients:
     with listening(Tape(frozenset(choice), choice), net) as tape:
         outputs = unwrapped(run(net, batch))
-    ends = [(y, e) for (role, y), e in zip(teaching(recipe, outputs), errors, strict=True) if role.kind in kinds]
+    both = zip(teaching(recipe, outputs), errors, strict=True)
+    ends = [(y, e) for k, ((_, y), e) in enumerate(both) if k in which]
     if taught is not None:
         ends += [(mark.port, t) for mark in tape.marks if mark.port is not None and (t := taught(mark)) is not None]
     ends = [(y, e) for y, e in ends if y.requires_grad]

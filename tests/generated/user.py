@@ -15,6 +15,7 @@ from generated.data import Batch
 from generated.net import built, switch
 from generated.outputs import unwrapped
 from generated.recipes import Case
+from generated.trunk import Trunk
 
 RATE = 0.05
 
@@ -106,6 +107,11 @@ class User:
             for p in self.learner.parameters():
                 if p.grad is not None:
                     p -= RATE * p.grad
+
+    @property
+    def late(self) -> bool:
+        """Whether the late stages run."""
+        return any(module.late for module in self.plain.modules() if isinstance(module, Trunk))
 
     def go_on(self) -> None:
         """After the first pass the late stages run, and checkpointing is on."""

@@ -88,7 +88,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self.names: dict[str, list[str]] = {}
         self.ways: dict[Any, Way] = {}
         self.whole: Plan | None = None
-        found = specs(site.net, site.layout, self.grouped(self.shape), method.feedback, site.look)
+        found = specs(site.net, site.layout, self.shape, self.grouped(self.shape), method.feedback, site.look)
         self._fill(found, method.feedback.init(found, seeded("direct feedback", site.seed)))
         self.stream = Stream(site.seed) if Sees.JACOBIAN in sees else None
         self.memory = method.signal.memory(torch.Size(self.shape[1:]).numel())
@@ -289,6 +289,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         if len(layout.groups) == len(layout.outputs):
             return tuple(output)
         one_of_each = joined_shape([layout.outputs[group[0]] for group in layout.groups])
+        one_of_each = one_of_each if len(one_of_each) > 1 else (*one_of_each, 1)  # of vectors (N,) that were joined
         return tuple(b if a != b else c for a, b, c in zip(self.shape, one_of_each, output, strict=True))
 
     def _columns(self, lead: frozenset[str] | None) -> Columns | None:

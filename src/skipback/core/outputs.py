@@ -25,7 +25,7 @@ def joined_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
     if len(shapes) == 1:
         return tuple(shapes[0])
     first, dim = shapes[0], _dim(shapes[0])
-    if all(_rest(shape) == _rest(first) for shape in shapes):
+    if dim and all(_rest(shape) == _rest(first) for shape in shapes):  # vectors (N,) become the columns of a matrix
         return (*first[:dim], sum(shape[dim] for shape in shapes), *first[dim + 1 :])
     return (first[0], sum(math.prod(shape[1:]) for shape in shapes))
 
@@ -36,7 +36,7 @@ def _dim(shape: Sequence[int]) -> int:
 
 def _rest(shape: Sequence[int]) -> tuple[int, ...]:
     dim = _dim(shape)
-    return (-1,) if dim == 0 else (*shape[:dim], -1, *shape[dim + 1 :])
+    return (*shape[:dim], -1, *shape[dim + 1 :])
 
 
 def column_spans(shapes: Sequence[Sequence[int]]) -> list[tuple[int, int]]:

@@ -24,7 +24,12 @@ Shapes = dict[str, Tensor]
 
 
 def specs(
-    net: nn.Module, layout: Layout, output: Sequence[int], feedback: Feedback, look: Callable[..., Shapes] | None
+    net: nn.Module,
+    layout: Layout,
+    output: Sequence[int],
+    grouped: Sequence[int],
+    feedback: Feedback,
+    look: Callable[..., Shapes] | None,
 ) -> list[PortSpec]:
     """What the feedback of each port must fit.
 
@@ -32,6 +37,7 @@ def specs(
         net: the network: dtype and device of the feedback are those of its first parameter.
         layout: its blocks.
         output: the shape of the joined output.
+        grouped: the same with one set of columns for all outputs of one head, which is what the feedback must fit.
         feedback: whether it shares positions.
         look: runs the network on the example with its inputs changed by a function; `None` if there is none.
 
@@ -43,7 +49,7 @@ def specs(
     found = []
     for segment in layout.segments[:-1]:
         reader = readers.get(segment.block)
-        spec = spec_of(segment.block, segment.shape, output, like, feedback, doubt)
+        spec = spec_of(segment.block, segment.shape, grouped, like, feedback, doubt)
         found.append(replace(spec, reader=reader.weight if isinstance(reader, nn.Linear) else None))
     return found
 

@@ -39,7 +39,7 @@ class LocalRoute(CutRoute):
             )
         shape, like = joined_shape(list(site.layout.outputs.values())), next(site.net.parameters())
         ports, generator = (
-            specs(site.net, site.layout, shape, Fixed(), site.look),
+            specs(site.net, site.layout, shape, shape, Fixed(), site.look),
             seeded("local classifiers", site.seed),
         )
         self.blocks, self.classes = [port.name for port in ports], row_width(shape)

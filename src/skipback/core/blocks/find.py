@@ -187,7 +187,9 @@ def _groups(seen: Reading, teaching: Sequence[str]) -> tuple[tuple[str, ...], ..
     """The outputs by what makes them: the parameters of the head, and the size."""
     found: dict[object, list[str]] = {}
     for name in teaching:
-        made = frozenset(id(p) for p in seen.behind[name].parameters) or name
+        heads = [k for k in seen.behind[name].reads if seen.run.met[k].place.module in seen.heads]  # cut after themselves
+        graphs = [seen.behind[name], *(seen.reached[k] for k in heads)]
+        made = frozenset(id(p) for graph in graphs for p in graph.parameters) or name
         found.setdefault((made, seen.outputs[name].shape[1:]), []).append(name)
     return tuple(map(tuple, found.values()))
 

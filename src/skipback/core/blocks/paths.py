@@ -134,10 +134,13 @@ def _blocks(run: Pass, reached: Sequence[Behind], values: Sequence[object]) -> l
 
 
 def _owner(run: Pass, calls: int, place: Place, parameters: set[int], owned: dict[str, set[int]]) -> str:
-    """The module that a tensor is the value of: what is cut before a module belongs to the last one that it teaches."""
+    """The module that a tensor is the value of: what is cut before a module belongs to the last one that it teaches.
+
+    The last in the order of first calls: each state of a cell of several modules belongs to the same one.
+    """
     if not place.before:
         return place.module
-    for name in reversed(run.calls[: calls - 1]):
+    for name in reversed(dict.fromkeys(run.calls[: calls - 1])):
         if name not in owned:
             owned[name] = {id(p) for p in run.net.get_submodule(name).parameters()}
         if not parameters.isdisjoint(owned[name]):
@@ -198,9 +201,9 @@ def _leads(seen: Reading, layout: Layout) -> tuple[frozenset[str] | None, ...]:
     if tuple(seen.run.calls) == layout.calls and len(seen.blocks) == len(layout.first.leads):
         return layout.first.leads
     names = [block for block in seen.blocks if block is not None]
-    if len(names) != len(set(names)):
+    if len(names) != len(set(names)) or len(layout.groups) < len(layout.outputs):
         raise RuntimeError(
-            "this forward pass calls a block several times, in another order than the pass that found the blocks, so "
-            "it is not known which output each call leads to: attach with an example that takes this way"
+            "this forward pass calls a block, or a head, several times, in another order than the pass that found the "
+            "blocks, so it is not known which output each call leads to: attach with an example that takes this way"
         )
     return (None,) * len(seen.blocks)
