@@ -5,13 +5,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES := src tests benchmarks
 
-.PHONY: run test check format lint types floors clean
+.PHONY: run test zoo zoo-here check format lint types floors clean
 
 run: $(VENV)/.run  ## train several methods side by side on real data, then open the report
 	$(BIN)/skipback compare digits --out runs/digits --open
 
 test: $(VENV)/.test  ## the whole test suite
 	$(BIN)/python -m pytest -n 2
+
+zoo:  ## attach real architectures of other libraries; an environment of its own, as their pins are many
+	$(MAKE) VENV=.venv-zoo zoo-here
+
+zoo-here: $(VENV)/.zoo
+	$(BIN)/python -m pytest tests/zoo -m zoo -n 2 --max-worker-restart 99 --tb=line --zoo-table results/zoo.json
 
 check: $(VENV)/.check format lint types floors test  ## what CI runs
 
@@ -28,7 +34,7 @@ floors: $(VENV)/.check  ## imports point down
 	$(BIN)/lint-imports
 
 clean:  ## also the runs
-	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-zoo runs dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # Stamps: an install is repeated only when the pins or the dependencies change.
 $(BIN)/python:
@@ -41,6 +47,10 @@ $(VENV)/.run: $(BIN)/python constraints.txt pyproject.toml
 
 $(VENV)/.test: $(VENV)/.run
 	$(PIP) -e '.[test]'
+	touch $@
+
+$(VENV)/.zoo: $(VENV)/.test
+	$(PIP) -e '.[test,zoo]'
 	touch $@
 
 $(VENV)/.check: $(VENV)/.test
