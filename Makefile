@@ -5,13 +5,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES := src tests benchmarks
 
-.PHONY: run test zoo zoo-here check format lint types floors clean
+.PHONY: run quick test slow zoo zoo-here check format lint types floors clean
 
 run: $(VENV)/.run  ## train several methods side by side on real data, then open the report
 	$(BIN)/skipback compare digits --out runs/digits --open
 
-test: $(VENV)/.test  ## the whole test suite
+quick: $(VENV)/.test  ## under a minute: the contract on a few networks, identities, oracles
+	$(BIN)/python -m pytest -n 2 -m 'quick and not slow' tests/core
+
+test: $(VENV)/.test  ## all but the tiers of their own command
 	$(BIN)/python -m pytest -n 2
+
+slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
 
 zoo:  ## attach real architectures of other libraries; an environment of its own, as their pins are many
 	$(MAKE) VENV=.venv-zoo zoo-here
@@ -42,17 +48,17 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: $(BIN)/python constraints.txt pyproject.toml
-	$(PIP) -e .
+	$(PIP) -e '.[lab]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	$(PIP) -e '.[test]'
+	$(PIP) -e '.[lab,test]'
 	touch $@
 
 $(VENV)/.zoo: $(VENV)/.test
-	$(PIP) -e '.[test,zoo]'
+	$(PIP) -e '.[lab,test,zoo]'
 	touch $@
 
 $(VENV)/.check: $(VENV)/.test
-	$(PIP) -e '.[test,dev]'
+	$(PIP) -e '.[lab,test,dev]'
 	touch $@

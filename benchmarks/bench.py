@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from by_hand import by_hand
 from skipback.lab.bench import memory, plain, taught, ways
 from skipback.lab.bench.shapes import SHAPES, Shape
-from skipback.lab.bench.timing import Call
+from skipback.lab.bench.timing import Variant
 from skipback.lab.bench.verb import BATCH, WIDTH, environment, timed
 from skipback.lab.records import atomic_write, to_json
 
@@ -73,7 +73,7 @@ def measured(shape: str, optimizer: str, seconds: float) -> dict[str, object]:
     return timed(calls, seconds, ways.REFERENCE, guard=plain.no_compiling)
 
 
-def hand(shape: Shape, optimizer: str) -> Call:
+def hand(shape: Shape, optimizer: str) -> Variant:
     """The step by hand, after it was held against `learner.step`: the same losses and weights."""
     (x, t), ids = shape.data(), torch.arange(shape.batch)
     ours, theirs = (taught.learner(shape.build(), "f3", x) for _ in range(2))

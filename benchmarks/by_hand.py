@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skipback.engine.learner import Learner
-from skipback.engine.step.onednn import LEAST
+from skipback.learner import Learner
+from skipback.step.onednn import LEAST
 from skipback.lab.bench.plain import LR
 
 aten, ONE = torch.ops.aten, torch.ones(())

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 import skipback as sb
 from skipback.draws import Gaussian, Uniform
-from skipback.feedback import Fixed
+from skipback.core.feedback import Fixed
 from skipback.lab import data, machine
 from skipback.lab.records import atomic_write, to_json
 from skipback.methods import fa, principled_dfa

@@ -17,15 +17,15 @@ from typing import Any
 from torch import Tensor
 
 from skipback import draws
-from skipback.feedback import Sees
+from skipback.core.feedback import Sees
 from skipback.lab import choices, losses
 from skipback.lab.audit import of_hidden
 from skipback.lab.listing import FACTS
 from skipback.lab.records import atomic_write
-from skipback.method import Direct, HeadOnly, Method, Perturbed
+from skipback.core.method import Direct, HeadOnly, Method, Perturbed
 from skipback.methods import TABLE, page
 from skipback.signals import OutputError, Signal
-from skipback.types import Needs
+from skipback.core.records import Needs
 
 RESULTS = Path(__file__).parents[1] / "results"
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 import skipback as sb
 import timing
 from skipback.draws import KaimingUniform
-from skipback.feedback import Fixed
+from skipback.core.feedback import Fixed
 from skipback.lab import data, machine
 
 SOURCE = "FDFA code (Florian-BACHO/FDFA, 20dd074), its own functions run on the same data, seed 1"

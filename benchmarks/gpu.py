@@ -30,7 +30,7 @@ from skipback.engine.many.many import Many
 from skipback.lab import machine
 from skipback.lab.bench import memory, ways
 from skipback.lab.bench.shapes import SHAPES, Shape
-from skipback.lab.bench.timing import Call
+from skipback.lab.bench.timing import Variant
 from skipback.lab.records import atomic_write, to_json
 
 WIDTHS, DEPTHS = (32, 100), (4, 16, 64, 256)
@@ -87,7 +87,7 @@ def members(bench: Bench) -> dict[str, object]:
     return found
 
 
-def _of_members(method: sb.Method, width: int, rows: tuple[Tensor, Tensor], steps: int) -> dict[str, Call]:
+def _of_members(method: sb.Method, width: int, rows: tuple[Tensor, Tensor], steps: int) -> dict[str, Variant]:
     alone, together, own = ([one.to(rows[0].device) for one in many.learners(method, width)] for _ in range(3))
     batches = [(x, t, ids) for x, t, ids in zip(*(part.split(many.BATCH) for part in (*rows, _ids(rows))), strict=True)]
     updates, net, update = [sb.update.adam(1e-4) for _ in alone], Many(together), sb.update.adam(1e-4)
@@ -128,7 +128,7 @@ def wavefront(bench: Bench) -> dict[str, object]:
     return found
 
 
-def _orders(one, other, third, parts, rows: tuple[Tensor, Tensor], batch: int) -> dict[str, Call]:
+def _orders(one, other, third, parts, rows: tuple[Tensor, Tensor], batch: int) -> dict[str, Variant]:
     updates = [sb.update.sgd(1e-4) for _ in range(3)]
     lanes = sb.wavefront(one, update=updates[0])
     steps = sb.captured(third, *rows, batch=batch, loss=F.cross_entropy, update=updates[2], refuse=False)

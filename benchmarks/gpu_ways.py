@@ -15,7 +15,7 @@ import skipback as sb
 from skipback.engine.capture.recorder import CudaGraphs
 from skipback.lab.bench import plain, taught, ways
 from skipback.lab.bench.shapes import Shape
-from skipback.lab.bench.timing import Call, repeated, speeds
+from skipback.lab.bench.timing import Variant, repeated, speeds
 
 METHODS = {"f3": lambda samples: sb.f3(memory=samples), "drtp": lambda _: sb.drtp(), "dfa": lambda _: sb.dfa()}
 GRAPH = f"{ways.REFERENCE}, graph"
@@ -33,7 +33,9 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def timed(self, calls: Mapping[str, Call], *, over: str, steps: int | None = None) -> dict[str, dict[str, float]]:
+    def timed(
+        self, calls: Mapping[str, Variant], *, over: str, steps: int | None = None
+    ) -> dict[str, dict[str, float]]:
         """Interleaved blocks: ms of one step, and how many times as fast as `over`."""
         for call in (*calls.values(), *calls.values()):  # the second: a memory that has filled is recorded anew
             call()
@@ -47,7 +49,7 @@ class Bench:
                 seconds[name].append(one)
         return {**speeds(seconds, over, steps=self.steps if steps is None else steps), "rounds": rounds}
 
-    def _round(self, calls: Mapping[str, Call], order: list[str]) -> dict[str, float]:
+    def _round(self, calls: Mapping[str, Variant], order: list[str]) -> dict[str, float]:
         found = {}
         for name in order:
             self.wait()
@@ -67,7 +69,7 @@ def captured(method: sb.Method, build: Callable[[], nn.Module], rows: tuple[Tens
     return learner, lambda: steps.epoch(order)
 
 
-def graphed_backprop(shape: Shape) -> Call:
+def graphed_backprop(shape: Shape) -> Variant:
     """Plain PyTorch in a CUDA graph, with fused Adam that counts on the device: the honest opponent."""
     net, (x, t), graphs = shape.build(), shape.data(), CudaGraphs(torch.device(shape.device))
     optimizer = torch.optim.Adam(net.parameters(), lr=plain.LR, fused=True, capturable=True)
@@ -88,7 +90,7 @@ def graphed_backprop(shape: Shape) -> Call:
     return call
 
 
-def variants(shape: Shape, steps: int) -> dict[str, Call]:
+def variants(shape: Shape, steps: int) -> dict[str, Variant]:
     """Blocks of as many steps."""
     x, t = shape.data()
     rows = x.repeat(steps, *[1] * (x.dim() - 1)), t.repeat(steps)

@@ -32,6 +32,13 @@ def test_commands_exist(command):
     assert command in VERBS
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_targets_of_make_exist(name):
+    asked = set(re.findall(r"(?:^|`|; )make (\w+)", (ROOT / name).read_text(), flags=re.MULTILINE))
+    assert "test" in asked
+    assert asked <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+
+
 def test_paths_exist():
-    for path in re.findall(r"`((?:engine|methods|lab|docs)/[\w/]+\.(?:py|md))`", TEXT):
+    for path in re.findall(r"`((?:core|routes|forward|step|engine|methods|lab|docs)/[\w/]+\.(?:py|md))`", TEXT):
         assert (ROOT / path).exists() or (ROOT / "src/skipback" / path).exists(), path

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+from skipback._moved import MOVED, find_old_names
 from skipback.methods import TABLE
 
 if TYPE_CHECKING:
     from skipback import (
-        blocks,
         draws,
         estimate,
-        feedback,
         init,
         measure,
         memory,
@@ -32,14 +31,15 @@ if TYPE_CHECKING:
         transport,
         update,
     )
-    from skipback.engine.attach import attach
+    from skipback.core import blocks, feedback
+    from skipback.core.method import Direct, Exact, HeadOnly, Method, Paper
+    from skipback.core.records import SkipbackWarning
     from skipback.engine.capture.captured import captured
     from skipback.engine.capture.steps import Captured
-    from skipback.engine.guards import SkipbackWarning
-    from skipback.engine.learner import Learner
     from skipback.engine.many.many import Many
     from skipback.engine.stages import stages
     from skipback.engine.wave.wavefront import Wavefront, wavefront
+    from skipback.learner import Learner, attach
     from skipback.measure.alignment import alignment
     from skipback.measure.audit import audit
     from skipback.measure.feedback import feedback_alignment
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from skipback.measure.saturation import saturation
     from skipback.measure.stability import stability
     from skipback.measure.track import track
-    from skipback.method import Anchored, Direct, Exact, HeadOnly, Layerwise, Method, Paper, Perturbed, anchored
     from skipback.methods.augmented_dfa import augmented_dfa
     from skipback.methods.bp import bp
     from skipback.methods.brsf import brsf
@@ -78,17 +77,26 @@ if TYPE_CHECKING:
     from skipback.methods.tiny_dfa import tiny_dfa
     from skipback.methods.usf import usf
     from skipback.methods.weight_mirror import weight_mirror
+    from skipback.routes.anchored import Anchored, anchored
+    from skipback.routes.layerwise import Layerwise
+    from skipback.routes.perturbed import Perturbed
+
+find_old_names()
 
 _HOME = {
-    "Anchored": "method",
-    "anchored": "method",
+    **dict.fromkeys(("Direct", "Exact", "HeadOnly", "Method", "Paper"), "core.method"),
+    **dict.fromkeys(("Anchored", "anchored"), "routes.anchored"),
+    "SkipbackWarning": "core.records",
+    "Learner": "learner",
+    "attach": "learner",
+    "Layerwise": "routes.layerwise",
+    "Perturbed": "routes.perturbed",
     "Captured": "engine.capture.steps",
     "captured": "engine.capture.captured",
-    "attach": "engine.attach",
-    "Layerwise": "method",
-    "Learner": "engine.learner",
     "Many": "engine.many.many",
-    "SkipbackWarning": "engine.guards",
+    "stages": "engine.stages",
+    "Wavefront": "engine.wave.wavefront",
+    "wavefront": "engine.wave.wavefront",
     "alignment": "measure.alignment",
     "audit": "measure.audit",
     "feedback_alignment": "measure.feedback",
@@ -98,33 +106,14 @@ _HOME = {
     "norm_ratio": "measure.norms",
     "saturation": "measure.saturation",
     "stability": "measure.stability",
-    "stages": "engine.stages",
-    "wavefront": "engine.wave.wavefront",
-    "Wavefront": "engine.wave.wavefront",
     "track": "measure.track",
-    "Direct": "method",
-    "Exact": "method",
-    "HeadOnly": "method",
-    "Method": "method",
-    "Paper": "method",
-    "Perturbed": "method",
     **{name: f"methods.{name}" for name in TABLE},
 }
-_MODULES = (
-    "blocks",
-    "draws",
-    "estimate",
-    "feedback",
-    "init",
-    "measure",
-    "memory",
-    "methods",
-    "precision",
-    "signals",
-    "structures",
-    "transport",
-    "update",
-)
+_MODULES = {
+    **{"blocks": "core.blocks", "feedback": "core.feedback"},
+    **{name: name for name in ("draws", "estimate", "init", "measure", "memory", "methods", "precision")},
+    **{name: name for name in ("signals", "structures", "transport", "update")},
+}
 
 __all__ = [
     "Anchored",
@@ -202,7 +191,9 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f"skipback.{_HOME[name]}"), name)
     if name in _MODULES:
-        return importlib.import_module(f"skipback.{name}")
+        return importlib.import_module(f"skipback.{_MODULES[name]}")
+    if f"skipback.{name}" in MOVED:
+        return importlib.import_module(f"skipback.{name}")  # which warns
     raise AttributeError(f"module 'skipback' has no attribute {name!r}")
 
 

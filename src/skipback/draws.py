@@ -14,6 +14,7 @@ from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 
 class Draw(Protocol):
@@ -29,58 +30,58 @@ def _uniform(C: int, D: int, bound: float, generator: Generator) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Zeros:
+class Zeros(Draw):
     """B = 0: where learned feedback starts."""
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         return torch.zeros(C, D)
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Draw):
     """B[c, j] = s. All units of a port get one scalar; an error whose entries sum to zero teaches nothing."""
 
     scale: float = 1.0
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         return torch.full((C, D), self.scale)
 
 
 @dataclass(frozen=True)
-class AlternateNegative:
+class AlternateNegative(Draw):
     """B[c, j] = -s for even j, +s for odd j."""
 
     scale: float = 1.0
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         signs = torch.arange(D) % 2 * 2.0 - 1.0
         return (self.scale * signs).expand(C, D).clone()
 
 
 @dataclass(frozen=True)
-class ChunkedNegative:
+class ChunkedNegative(Draw):
     """B[c, j] = +s for j < floor(D/2), -s above."""
 
     scale: float = 1.0
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         signs = torch.where(torch.arange(D) < D // 2, 1.0, -1.0)
         return (self.scale * signs).expand(C, D).clone()
 
 
 @dataclass(frozen=True)
-class DiscreteUniform:
+class DiscreteUniform(Draw):
     """B[c, j] = s v, with v drawn evenly from `values`. Ternary: (-1, 0, 1); binomial: (0, 1)."""
 
     values: tuple[float, ...] = (-1.0, 0.0, 1.0)
     scale: float = 1.0
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         picks = torch.randint(len(self.values), (C, D), generator=generator)
         return self.scale * torch.tensor(self.values)[picks]
 
@@ -96,7 +97,7 @@ def binomial() -> DiscreteUniform:
 
 
 @dataclass(frozen=True)
-class CartesianProduct:
+class CartesianProduct(Draw):
     """The columns are all len(values)^C tuples, the first output varying slowest, times s.
 
     Raises:
@@ -106,8 +107,8 @@ class CartesianProduct:
     values: tuple[float, ...] = (-1.0, 0.0, 1.0)
     scale: float = 1.0
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         columns = len(self.values) ** C
         if columns != D:
             raise ValueError(
@@ -118,7 +119,7 @@ class CartesianProduct:
 
 
 @dataclass(frozen=True)
-class KaimingUniform:
+class KaimingUniform(Draw):
     """U(-b, b) with b = sqrt(6 / ((1 + a^2) D)). a = sqrt 5 (F3's default) gives 1/sqrt(D), a = 0 gives sqrt(6/D).
 
     The fan-in is the width D of the port, not C: torch's convention for a (C, D) weight. a = 0 is what the FDFA and the
@@ -127,81 +128,81 @@ class KaimingUniform:
 
     a: float = math.sqrt(5)
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         return _uniform(C, D, math.sqrt(6 / ((1 + self.a**2) * D)), generator)
 
 
 @dataclass(frozen=True)
-class RepeatLine:
+class RepeatLine(Draw):
     """B[c, j] = u_c with u_c ~ U(-1, 1): rank one, all units get one scalar (F3: kaiming_uniform_repeat_line)."""
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         return _uniform(C, 1, 1.0, generator).expand(C, D).clone()
 
 
 @dataclass(frozen=True)
-class IdentityFillZero:
+class IdentityFillZero(Draw):
     """B[c, j] = 1 if c = j, else 0. Units j >= C are never taught."""
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         return torch.eye(C, D)
 
 
 @dataclass(frozen=True)
-class IdentityRepeat:
+class IdentityRepeat(Draw):
     """B[c, j] = 1 if j mod C = c, else 0."""
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         return torch.eye(C)[:, torch.arange(D) % C]
 
 
 @dataclass(frozen=True)
-class IdentityRepeatPM:
+class IdentityRepeatPM(Draw):
     """The columns of [I, -I], repeated and cut at D: the F3 paper's "+-I"."""
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         return torch.cat([torch.eye(C), -torch.eye(C)], dim=1)[:, torch.arange(D) % (2 * C)]
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(Draw):
     """N(0, std^2); std = 1/sqrt(D) unless given."""
 
     std: float | None = None
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         std = D**-0.5 if self.std is None else self.std
         return std * torch.randn(C, D, generator=generator)
 
 
 @dataclass(frozen=True)
-class UnitNorm:
+class UnitNorm(Draw):
     """N(0, 1/(C D)): the expected squared norm of B is 1 whatever its size (principled DFA, arXiv 1906.04554)."""
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         return Gaussian((C * D) ** -0.5)(C, D, generator)
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Draw):
     """U(-b, b); b = 1/sqrt(D) unless given (Nøkland 2016, arXiv 1609.01596: `rfb_mag`)."""
 
     bound: float | None = None
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         return _uniform(C, D, D**-0.5 if self.bound is None else self.bound, generator)
 
 
 @dataclass(frozen=True)
-class Orthogonal:
+class Orthogonal(Draw):
     """Orthonormal rows (columns, if D < C), from the QR factors of a gaussian matrix, times `gain`.
 
     With gain 1 and D >= C a row has norm 1, the expected norm of a row of `Gaussian()`.
@@ -209,8 +210,8 @@ class Orthogonal:
 
     gain: float = 1.0
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         tall = torch.randn(max(C, D), min(C, D), generator=generator, dtype=torch.float64)
         q, r = torch.linalg.qr(tall)
         q = q * r.diagonal().sign()  # makes the factor unique, hence uniformly distributed
@@ -219,7 +220,7 @@ class Orthogonal:
 
 
 @dataclass(frozen=True)
-class Sparse:
+class Sparse(Draw):
     """Each unit hears `per_unit` outputs, chosen evenly, through N(0, C / (per_unit D)) weights; all others are 0.
 
     The expected squared norm of a row equals that of `Gaussian()`. One output per unit is the extreme of
@@ -228,8 +229,8 @@ class Sparse:
 
     per_unit: int = 1
 
+    @override
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
-        """See `Draw`."""
         if not 1 <= self.per_unit <= C:
             raise ValueError(f"a unit can hear 1 to {C} outputs, not {self.per_unit}")
         heard = torch.rand(C, D, generator=generator).argsort(dim=0)[: self.per_unit]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skipback.method import Paper
+from skipback.core.method import Paper
 
 FRENKEL_2021 = Paper(
     title="Learning Without Feedback: Fixed Random Learning Signals Allow for Feedforward Training "

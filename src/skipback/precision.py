@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 EXACT = 1e-3
 """Largest error of products of normal numbers with 512 terms: float32 leaves less than 1e-4, bfloat16 about 0.3."""
@@ -41,11 +42,11 @@ class Precision(ABC):
 
 @dataclass(frozen=True)
 class OneDNN(Precision):
-    """See `onednn`."""
+    """Float32 products by oneDNN; made by `onednn`."""
 
     @contextlib.contextmanager
+    @override
     def during(self, parameters: Sequence[Tensor]) -> Iterator[None]:
-        """See `Precision`."""
         _check_float32("onednn", parameters)
         device = parameters[0].device
         if device.type != "cpu":
@@ -63,11 +64,11 @@ class OneDNN(Precision):
 
 @dataclass(frozen=True)
 class BF16(Precision):
-    """See `bf16`."""
+    """bfloat16 by autocast; made by `bf16`."""
 
     @contextlib.contextmanager
+    @override
     def during(self, parameters: Sequence[Tensor]) -> Iterator[None]:
-        """See `Precision`."""
         _check_float32("bf16", parameters)
         with torch.autocast(parameters[0].device.type, torch.bfloat16):
             yield

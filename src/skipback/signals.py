@@ -1,125 +1,62 @@
-"""Signals: WHAT is sent to every port, a matrix (N, C).
+"""Signals: WHAT is sent to every port. The pieces of `core.signals`, and those that read more than one visit or class.
 
-A signal is a frozen record, called on a `Step`. It has the sign and the batch scaling of dL/dy for the loss that the
-user passed; a paper that differs says so through `Scaled` in its own file. Wrappers (`Scaled`, `Signed`, `Masked`) take
-any signal, so they combine freely.
+`Delayed` sends what the same sample left in a per-sample memory at its last visit (F3); `OutputGradient`, `Masked` and
+the initial memories are its options. `Ternarised` has three levels.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
+from skipback.core.records import Needs, SignalInputs
+from skipback.core.signals import (
+    Link,
+    LossGradient,
+    OutputError,
+    Scaled,
+    Signal,
+    Signed,
+    Target,
+    Wrapper,
+    Zero,
+    identity,
+    is_distribution,
+    link_advice,
+    sigmoid,
+    softmax,
+)
 from skipback.memory import Initial, Memory, Record
-from skipback.types import Needs, Step
 
-Link = Callable[[Tensor], Tensor]
-"""What turns the network's output into the prediction that the loss compares with the target."""
-
-
-def identity(y: Tensor) -> Tensor:
-    """The link of a regression under MSE: the output is the prediction."""
-    return y
-
-
-def softmax(y: Tensor) -> Tensor:
-    """The link of cross-entropy: class probabilities."""
-    return torch.softmax(y, dim=1)
-
-
-sigmoid: Link = torch.sigmoid
-"""The link of binary cross-entropy on logits."""
-
-
-class Signal(ABC):
-    """What is sent to every port. Subclasses are final, frozen records."""
-
-    @property
-    @abstractmethod
-    def needs(self) -> Needs:
-        """What the signal looks at; it is early if that is neither the output nor the gradient."""
-
-    @property
-    def one_signed(self) -> bool:
-        """Whether the entries all have one sign (targets do): feedback columns then need both signs."""
-        return False
-
-    @property
-    def scales(self) -> bool:
-        """Whether it grows with what the loss is multiplied with, as a gradient does (and a sign, or a target, not)."""
-        return False
-
-    @abstractmethod
-    def __call__(self, step: Step) -> Tensor:
-        """Return the signal (N, C) for one step."""
-
-    def memory(self, outputs: int) -> Memory | None:
-        """Return the per-sample memory that the signal reads, if it has one."""
-        return None
-
-
-@dataclass(frozen=True)
-class LossGradient(Signal):
-    """e = dL/dy: the error of direct feedback alignment, exact for any loss."""
-
-    needs: ClassVar[Needs] = Needs.GRADIENT
-    scales: ClassVar[bool] = True
-
-    def __call__(self, step: Step) -> Tensor:
-        """See `Signal`."""
-        assert step.gradient is not None
-        return step.gradient
-
-
-@dataclass(frozen=True)
-class Target(Signal):
-    """t, the target itself: one-hot for classes (the signal of DRTP)."""
-
-    needs: ClassVar[Needs] = Needs.TARGET
-    one_signed: ClassVar[bool] = True
-
-    def __call__(self, step: Step) -> Tensor:
-        """See `Signal`."""
-        assert step.target is not None
-        return step.target
-
-
-@dataclass(frozen=True)
-class Zero(Signal):
-    """0: nothing is taught below the head. Gives the gradients of `shallow`, as zeros."""
-
-    needs: ClassVar[Needs] = Needs.GRADIENT
-
-    def __call__(self, step: Step) -> Tensor:
-        """See `Signal`."""
-        assert step.gradient is not None
-        return torch.zeros_like(step.gradient)
-
-
-@dataclass(frozen=True)
-class OutputError(Signal):
-    """link(y) - t, per sample: dL/dy without the batch scaling, for softmax + CE, sigmoid + BCE or identity + MSE/2.
-
-    Called on (output, target) through `record`, it is also what a delayed signal stores (F3's "error").
-    """
-
-    link: Link = softmax
-    needs: ClassVar[Needs] = Needs.TARGET | Needs.OUTPUT
-
-    def record(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return link(y) - t."""
-        return self.link(output) - target
-
-    def __call__(self, step: Step) -> Tensor:
-        """See `Signal`."""
-        assert step.output is not None
-        assert step.target is not None
-        return self.record(step.output, step.target)
+__all__ = [
+    "Delayed",
+    "Initial",
+    "Link",
+    "LossGradient",
+    "Masked",
+    "OutputError",
+    "OutputGradient",
+    "Record",
+    "Scaled",
+    "ScaledTarget",
+    "Signal",
+    "Signed",
+    "Target",
+    "Ternarised",
+    "Wrapper",
+    "Zero",
+    "identity",
+    "minus_target",
+    "sigmoid",
+    "softmax",
+    "untrained",
+    "zeros",
+]
 
 
 @dataclass(frozen=True)
@@ -140,11 +77,15 @@ class OutputGradient(Signal):
         gradient: Tensor = torch.func.grad(lambda z: self.loss(z, target))(self.link(output.detach()))
         return gradient * len(output) if self.per_sample else gradient
 
-    def __call__(self, step: Step) -> Tensor:
-        """See `Signal`."""
+    @override
+    def __call__(self, step: SignalInputs) -> Tensor:
         assert step.output is not None
         assert step.target is not None
         return self.record(step.output, step.target)
+
+    @override
+    def advice(self, target: Tensor) -> Iterator[str]:
+        yield from link_advice((self.link, self.loss), target)
 
 
 def untrained(record: Record, target: Tensor) -> Tensor:
@@ -204,17 +145,17 @@ class Delayed(Signal):
     needs: ClassVar[Needs] = Needs.TARGET | Needs.IDS
 
     @property
+    @override
     def one_signed(self) -> bool:
-        """Whether the first epoch sends bare targets."""
         return self.initial is minus_target or (isinstance(self.initial, ScaledTarget) and self.initial.shift == 0)
 
-    def __call__(self, step: Step) -> Tensor:
-        """See `Signal`."""
+    @override
+    def __call__(self, step: SignalInputs) -> Tensor:
         assert step.memory is not None
         return step.memory
 
+    @override
     def memory(self, outputs: int) -> Memory:
-        """See `Signal`."""
         return Memory(
             self.samples,
             outputs,
@@ -224,55 +165,9 @@ class Delayed(Signal):
             device=self.device,
         )
 
-
-@dataclass(frozen=True)
-class Wrapper(Signal):
-    """A signal made of another one: what it does not say otherwise is that of the inner signal."""
-
-    signal: Signal
-
-    @property
-    def needs(self) -> Needs:
-        """Those of the inner signal."""
-        return self.signal.needs
-
-    @property
-    def one_signed(self) -> bool:
-        """That of the inner signal."""
-        return self.signal.one_signed
-
-    @property
-    def scales(self) -> bool:
-        """That of the inner signal."""
-        return self.signal.scales
-
-    def memory(self, outputs: int) -> Memory | None:
-        """That of the inner signal."""
-        return self.signal.memory(outputs)
-
-
-@dataclass(frozen=True)
-class Scaled(Wrapper):
-    """factor * signal, divided by the batch size N if `mean`: the sign and sum-or-mean quirks of a paper, as data."""
-
-    factor: float = 1.0
-    mean: bool = False
-
-    def __call__(self, step: Step) -> Tensor:
-        """See `Signal`."""
-        inner = self.signal(step)
-        return inner * (self.factor / len(inner) if self.mean else self.factor)
-
-
-@dataclass(frozen=True)
-class Signed(Wrapper):
-    """sign(signal): one bit per output (sDFA). A sign does not see what the loss is multiplied with."""
-
-    scales: ClassVar[bool] = False
-
-    def __call__(self, step: Step) -> Tensor:
-        """See `Signal`."""
-        return self.signal(step).sign()
+    @override
+    def advice(self, target: Tensor) -> Iterator[str]:
+        return self.of.advice(target)
 
 
 @dataclass(frozen=True)
@@ -285,13 +180,14 @@ class Ternarised(Wrapper):
 
     threshold: float = 0.1
     scales: ClassVar[bool] = False
+    means: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < 1:
             raise ValueError(f"the threshold is a share of the largest entry, 0 to 1, got {self.threshold}")
 
-    def __call__(self, step: Step) -> Tensor:
-        """See `Signal`."""
+    @override
+    def __call__(self, step: SignalInputs) -> Tensor:
         s = self.signal(step)
         return s.sign() * (s.abs() > self.threshold * s.abs().amax(1, keepdim=True))
 
@@ -303,11 +199,20 @@ class Masked(Wrapper):
     one_signed: ClassVar[bool] = True
 
     @property
+    @override
     def needs(self) -> Needs:
-        """Those of the inner signal, and the target."""
         return self.signal.needs | Needs.TARGET
 
-    def __call__(self, step: Step) -> Tensor:
-        """See `Signal`."""
+    @override
+    def __call__(self, step: SignalInputs) -> Tensor:
         assert step.target is not None
         return step.target * self.signal(step)
+
+    @override
+    def advice(self, target: Tensor) -> Iterator[str]:
+        yield from self.signal.advice(target)
+        if not is_distribution(target):
+            yield (
+                "a masked (one-hot) signal multiplies by the target, which here is no one-hot class: in a regression "
+                "the signal would be target times error"
+            )

@@ -15,8 +15,12 @@ from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from skipback.draws import Draw, Uniform
+from skipback.renamed import renamed
+
+__getattr__ = renamed(__name__, {"Signed": "SignSymmetric"})
 
 Drift = tuple[Tensor | None, Tensor]
 """What is added to the gradients of W and of B, whatever the error says; `None` adds nothing."""
@@ -64,15 +68,15 @@ class Random(Transport):
 
     draw: Draw = field(default_factory=Uniform)
 
+    @override
     def init(self, weight: Tensor, generator: Generator) -> Tensor:
-        """See `Transport`."""
         return drawn(self.draw, weight, generator)
 
 
 @dataclass(frozen=True)
-class Signed(Random):
+class SignSymmetric(Random):
     """M = |B| sign(W): the signs of the weights at this pass, with magnitudes that are drawn once."""
 
+    @override
     def weight(self, weight: Tensor, feedback: Tensor) -> Tensor:
-        """See `Transport`."""
         return feedback.abs() * weight.sign()

@@ -46,7 +46,7 @@ def test_passes_that_do_not_train_do_not_count():
     assert learner.backprop_share == 0
     plain = sb.attach(made(nets.mlp), sb.dfa(), x, show=None)
     assert same(*(passes(one, 1)[0] for one in (learner, plain)))
-    assert learner.anchor.count == 1
+    assert learner.route.count == 1
 
 
 def test_a_resumed_run_goes_on_where_it_was():

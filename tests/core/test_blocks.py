@@ -11,8 +11,8 @@ from nets import FLAT, IMAGE, C, batch, gradients, logits, made, same
 from torch import nn
 
 import skipback as sb
-from skipback.blocks import map_tensors, tensors, units
-from skipback.engine.learner import Learner
+from skipback.core.blocks import map_tensors, tensors, units
+from skipback.learner import Learner
 
 
 def attached(net, x, blocks="auto", method=None):
@@ -153,12 +153,49 @@ def test_a_cut_keeps_everything_between_two_weight_layers_in_the_block():
     assert where(learner) == [("conv1", "<", "conv2"), ("conv2", "<", "fc1"), ("fc1", "<", "fc2")]
 
 
-@pytest.mark.parametrize("build", [nets.FunctionalResidual, nets.Shared, nets.Unrolled])
-def test_values_that_jump_over_a_cut_lead_to_cuts_behind_the_modules(build):
+@pytest.mark.parametrize(
+    ("build", "skips"), [(nets.FunctionalResidual, True), (nets.Shared, False), (nets.Unrolled, False)]
+)
+def test_cuts_stay_before_the_weight_layers(build, skips):
+    """Also where values jump over them, which are then detached themselves, and where a layer is called again."""
     learner = attached(made(build), batch()[0])
-    assert all(not cut.before for cut in learner.layout.cuts)
-    children = [name for name, _ in learner.net.named_children()]
-    assert where(learner) == [(name, ">", name) for name in children[:-1]]
+    assert all(cut.before and cut.place.in_place == skips for cut in learner.layout.cuts)
+    assert "cut at its own output" not in learner.summary()
+    assert all_taught(train_step(learner, batch()[0]))
+
+
+def test_an_activation_before_a_skip_belongs_to_its_block():
+    """delta = (e B) * f'(a), as in the chain without the skip; and the skip carries no gradient."""
+    x, t, _ = batch()
+    learner = attached(made(nets.FunctionalResidual), x)
+    y = learner(x)
+    F.cross_entropy(y, t).backward()
+    net, e = learner.net, ((torch.softmax(y, 1) - F.one_hot(t, C)) / len(t)).detach()
+    with learner.exact(), torch.no_grad():
+        h = torch.tanh(net.stem(x))
+        k = torch.tanh(net.a(h))
+    expected = {
+        "stem": ((e @ learner.feedback["stem"]) * (1 - h**2)).T @ x,
+        "a": ((e @ learner.feedback["a"]) * (1 - k**2)).T @ h,
+    }
+    for name, wanted in expected.items():
+        torch.testing.assert_close(net.get_submodule(name).weight.grad, wanted, rtol=1e-10, atol=1e-12)
+
+
+class ReadEarly(nets.FunctionalResidual):
+    """The stream is read before its first cut, so only a cut behind the module keeps backprop out."""
+
+    def forward(self, x):
+        x = torch.tanh(self.stem(x))
+        skip = 2 * x
+        return self.out(skip + torch.tanh(self.b(torch.tanh(self.a(x)))))
+
+
+def test_where_only_a_cut_behind_the_module_is_left_the_table_says_so():
+    learner = attached(made(ReadEarly), batch()[0])
+    assert where(learner) == [("stem", ">", "stem"), ("a", ">", "a"), ("b", ">", "b")]
+    rows = learner.summary().splitlines()
+    assert [("cut at its own output" in row) for row in rows] == [False, True, True, True, False]
     assert all_taught(train_step(learner, batch()[0]))
 
 
@@ -174,7 +211,9 @@ def test_an_example_that_requires_grad(build):
     learner = attached(made(build), x.clone().requires_grad_())
     assert where(learner) == where(attached(made(build), x))
     x.requires_grad_()
-    train_step(learner, x)
+    with pytest.warns(sb.SkipbackWarning, match=r"an input of the network requires grad.*learner\.exact"):
+        train_step(learner, x)
+    train_step(learner, x)  # once is enough
     assert x.grad is not None
 
 
@@ -228,7 +267,7 @@ def test_a_parameterless_activation_behind_a_residual_head_belongs_to_the_head()
 
     x, t, _ = batch()
     learner = attached(made(Net), x)
-    assert where(learner) == [("stem", ">", "stem"), ("a", ">", "a"), ("b", ">", "b")]
+    assert where(learner) == [("stem", "<", "a"), ("a", "<", "b"), ("b", "<", "out")]
     with learner.exact():
         F.cross_entropy(learner(x), t).backward()
     expected = gradients(learner.net)
@@ -314,7 +353,7 @@ class Bounded(TwoHeads):
         (Bounded, ["policy", "value"]),
     ],
 )
-def test_every_head_is_exact_and_the_first_output_teaches(build, heads):
+def test_every_head_is_exact_and_all_outputs_teach(build, heads):
     x, t, _ = batch()
     learner = attached(made(build), x)
     assert not set(heads) & set(learner.feedback)
@@ -323,7 +362,7 @@ def test_every_head_is_exact_and_the_first_output_teaches(build, heads):
         return F.cross_entropy(outputs[0], t) + outputs[1].square().mean()
 
     outputs = learner(x)
-    (e,) = torch.autograd.grad(F.cross_entropy(outputs[0], t), outputs[0], retain_graph=True)
+    e = torch.autograd.grad(loss(outputs), outputs, retain_graph=True)
     loss(outputs).backward()
     found = gradients(learner.net)
     learner.zero_grad()
@@ -331,8 +370,9 @@ def test_every_head_is_exact_and_the_first_output_teaches(build, heads):
         loss(learner(x)).backward()
     for name, exact in gradients(learner.net).items():
         assert torch.equal(found[name], exact) == (name.split(".")[0] in heads), name
-    # two modules read the body, so it is cut behind itself, before the tanh
-    expected = (e @ learner.feedback["body"]).T @ x
+    error = torch.cat([part.reshape(len(x), -1) for part in e], 1)  # side by side
+    h = torch.tanh(learner.net.body(x)).detach()
+    expected = ((error @ learner.feedback["body"]) * (1 - h**2)).T @ x
     torch.testing.assert_close(found["body.weight"], expected, rtol=1e-10, atol=1e-12)
 
 
@@ -418,11 +458,11 @@ def test_the_port_is_the_tensor_that_a_block_made():
     assert all_taught(train_step(learner, x))
 
 
-def test_what_no_port_would_teach_leads_to_cuts_behind_the_modules():
-    """Here a cut before `mix` would freeze the bare parameter without a word."""
+def test_a_bare_parameter_belongs_to_the_module_that_it_enters():
+    """Here a cut of all that enters `mix` would freeze the bare parameter without a word."""
     x, *_ = batch()
     learner = attached(made(lambda: TwoInputs(False)), x)
-    assert where(learner) == [("stem", ">", "stem"), ("mix", ">", "mix")]
+    assert where(learner) == [("stem", "<", "mix"), ("mix", "<", "out")]
     assert names(learner)["mix"] == ["bare", "mix.bias", "mix.weight"]
     assert all_taught(train_step(learner, x))
 
@@ -449,12 +489,26 @@ class NormedResidual(nn.Module):
         return self.out(x)
 
 
-def test_a_norm_between_functional_skips_is_a_block():
+def test_a_norm_between_functional_skips_belongs_to_its_block():
     x, *_ = batch()
     learner = attached(made(NormedResidual), x)
+    assert where(learner) == [("a", "<", "b"), ("b", "<", "out")]
+    assert names(learner)["a"] == ["a.bias", "a.weight", "na.bias", "na.weight"]
+    assert all_taught(train_step(learner, x))
+
+
+def test_a_norm_is_a_block_where_modules_are_cut_behind():
+    class Early(NormedResidual):
+        def forward(self, x):
+            x = torch.tanh(self.na(self.a(x)))
+            skip = 2 * x
+            return self.out(skip + torch.tanh(self.nb(self.b(x))))
+
+    x, *_ = batch()
+    learner = attached(made(Early), x)
     assert where(learner) == [(name, ">", name) for name in ("a", "na", "b", "nb")]
     assert names(learner)["na"] == ["na.bias", "na.weight"]
-    train_step(learner, x)
+    assert all_taught(train_step(learner, x))
 
 
 class LayerScale(nets.FunctionalResidual):
@@ -466,8 +520,8 @@ class LayerScale(nets.FunctionalResidual):
 
     def forward(self, x):
         x = self.gamma * torch.tanh(self.stem(x))
-        x = x + torch.tanh(self.a(x))
-        return self.out(x + torch.tanh(self.b(x)))
+        skip = 2 * x
+        return self.out(skip + torch.tanh(self.b(torch.tanh(self.a(x)))))
 
 
 def test_a_network_that_cannot_be_cut_is_refused():
@@ -583,10 +637,11 @@ def test_a_layer_called_twice_is_taught_twice_with_one_feedback():
 
     def run():
         a = net.stem(x)
-        b = net.shared(torch.tanh(a.detach()))
-        c = net.shared(torch.tanh(b.detach()))
+        a = torch.tanh(a)
+        b = torch.tanh(net.shared(a.detach()))
+        c = torch.tanh(net.shared(b.detach()))
         ports["stem"], ports["shared"] = [a], [b, c]
-        return net.out(torch.tanh(c.detach()))
+        return net.out(c.detach())
 
     run()
     expected = by_hand(net, learner, x, t, ports, run)
@@ -662,9 +717,35 @@ class TimeFirst(nn.Module):
         return self.out(self.inner(torch.tanh(states))[-1])
 
 
-def test_a_port_without_the_batch_first_is_refused():
-    with pytest.raises(ValueError, match=r"port 'lstm' has shape \(4, 8, 5\).* must be the batch.*blocks=\[...\]"):
-        attached(made(TimeFirst), torch.randn(8, 4, 3, dtype=torch.float64))
+@pytest.mark.parametrize("steps", [4, 8])
+def test_a_batch_in_the_second_dimension_is_found(steps):
+    """Also where there are as many steps as samples: each sample is taught by its own error."""
+    x, t = torch.randn(8, steps, 3, dtype=torch.float64), torch.arange(8) % C
+    learner = attached(made(TimeFirst), x)
+    y = learner(x)
+    F.cross_entropy(y, t).backward()
+    e, B = ((torch.softmax(y, 1) - F.one_hot(t, C)) / 8).detach(), learner.feedback["lstm"]
+    assert B.shape == (C, steps, 5)
+    net = copy.deepcopy(learner.detach())
+    states = torch.tanh(net.lstm(x.transpose(0, 1))[0])
+    teaching = torch.einsum("nc,ctd->tnd", e, B)
+    expected = torch.autograd.grad(states, net.lstm.weight_ih_l0, teaching)[0]
+    torch.testing.assert_close(learner.net.lstm.weight_ih_l0.grad, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_port_without_the_batch_is_refused():
+    class Pooled(nn.Module):
+        """Five nodes make a graph, and each graph gets one answer."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.out = nn.Linear(6, 9), nn.Linear(9, 9), nn.Linear(9, C)
+
+        def forward(self, x):
+            return self.out(torch.tanh(self.b(torch.tanh(self.a(x)))).unflatten(0, (4, 5)).mean(1))
+
+    with pytest.raises(ValueError, match=r"the first dimension of both must be the batch.*blocks=\[...\]"):
+        attached(made(Pooled), torch.randn(20, 6, dtype=torch.float64))
 
 
 def test_a_batch_of_another_size_is_fine_and_other_sizes_are_not():

@@ -32,7 +32,7 @@ def three_steps(call, learner, x, t):
         opt.zero_grad()
         F.cross_entropy(call(x), t).backward()
         opt.step()
-    return {name: v for name, v in learner.state_dict().items() if name != "star.memory.prints"}
+    return {name: v for name, v in learner.state_dict().items() if name != "route.memory.prints"}
 
 
 def with_options(name, t, ids):
@@ -55,10 +55,10 @@ def test_three_steps_of_the_learner(name):
     found = three_steps(lambda x: graph(x, **options), learner, x, t)
     assert same(expected, found)
     if name == "dkp":
-        assert found["star.feedback_0"].any()
+        assert found["route.feedback_0"].any()
     if name == "f3":
-        assert found["star.memory.rows"].any()
-        assert found["star.memory.seen"].all()
+        assert found["route.memory.rows"].any()
+        assert found["route.memory.seen"].all()
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch hides it, unless it is an error

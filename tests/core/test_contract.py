@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from nets import batch, difference, gradients, logits, made, same, teach
 
 import skipback as sb
-from skipback.feedback import Sees
-from skipback.method import Direct, Exact, HeadOnly, Layerwise, Perturbed
+from skipback.core.feedback import Sees
+from skipback.core.method import Direct, Exact, HeadOnly
 from skipback.methods import fwm
+from skipback.routes.layerwise import Layerwise
+from skipback.routes.perturbed import Perturbed
 
 
 def attached(method, case, *, seed=0, dtype=torch.float64, n=8):
@@ -60,7 +62,7 @@ def test_only_shallow_freezes_and_it_freezes_all_but_the_head(method, case):
 def test_hidden_blocks_move(direct, case):
     """The trap of peers: the loss falls, and hidden weights never change."""
     learner, x, t, ids = attached(direct, case)
-    assert len(learner.star.ports) >= 2
+    assert len(learner.direct.ports) >= 2
     before = {name: p.detach().clone() for name, p in learner.net.named_parameters()}
     step(learner, x, t, ids)
     still = {name for name, p in learner.net.named_parameters() if torch.equal(before[name], p)}
@@ -128,7 +130,7 @@ def test_deepcopy_of_the_network_after_a_forward(method, case):
     learner, x, t, ids = attached(method, case)
     learner(x, target=t, ids=ids)
     net = copy.deepcopy(learner.net)
-    other = next(iter(net._forward_pre_hooks.values())).__self__  # a network carries its learner along
+    other = net.forward.learner  # a network carries its learner along
     assert other is not learner
     assert other.net is net
     results = []
@@ -404,15 +406,17 @@ def test_the_network_keeps_its_own_state_dict(method, case):
     step(learner, x, t, ids)
     assert list(learner.net.state_dict()) == keys
     extra = set(learner.state_dict()) - {f"net.{key}" for key in keys}
-    expected = {f"star.{name}" for names in learner.star.names.values() for name in names} if learner.star else set()
+    expected = (
+        {f"route.{name}" for names in learner.direct.names.values() for name in names} if learner.direct else set()
+    )
     if learner.memory is not None:
-        expected |= {f"star.memory.{name}" for name in ("rows", "seen", "prints")}
+        expected |= {f"route.memory.{name}" for name in ("rows", "seen", "prints")}
     if getattr(method, "feedback", None) is not None and Sees.JACOBIAN in method.feedback.sees:
-        expected.add("star.stream.position")
+        expected.add("route.stream.position")
     if learner.route is not None:
         expected |= {f"route.{name}" for name in learner.route.state_dict()}
     assert extra == expected
-    learned = list(learner.star.parameters()) if learner.star else []
+    learned = list(learner.direct.parameters()) if learner.direct else []
     if learner.route is not None:
         learned = [B for B in learner.feedback.values() if B.requires_grad]
     if isinstance(method, Perturbed) and method.estimate.local:
@@ -434,4 +438,4 @@ def test_without_an_example_the_first_forward_finds_the_same_blocks(method, case
     if not isinstance(method, Exact):
         assert early.layout.cuts == late.layout.cuts
     if isinstance(method, Direct):
-        assert list(early.star.ports) == [s.block for s in early.layout.segments[:-1]]
+        assert list(early.direct.ports) == [s.block for s in early.layout.segments[:-1]]

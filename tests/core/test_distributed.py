@@ -42,7 +42,18 @@ WRAPPED = [
     for name in METHODS
     for wrapped in ("net", "learner")
     if (wrapped, name in LEARNING) != ("net", True)
-]
+] + [("f3", "outer"), ("fdfa", "outer")]
+
+
+class Outer(torch.nn.Module):
+    """A user's own module around the learner, as trainers have one."""
+
+    def __init__(self, learner):
+        super().__init__()
+        self.learner = learner
+
+    def forward(self, x, **given):
+        return self.learner(x, **given)
 
 
 def train(learner, call, x, t, ids):
@@ -59,7 +70,7 @@ def train(learner, call, x, t, ids):
 def owned(learner):
     """What the state of a learner has beside its network and its memory."""
     state = learner.state_dict()
-    return {name: v for name, v in state.items() if not name.startswith(("net.", "star.memory."))}
+    return {name: v for name, v in state.items() if not name.startswith(("net.", "route.memory."))}
 
 
 def refusal(name, x, t):
@@ -87,10 +98,11 @@ def worker(rank, folder):
         # other weights and another global seed on each rank: DDP hands out the weights of rank 0
         learner = sb.attach(made(nets.mlp, seed=rank), METHODS[name](), x, show=None)
         torch.manual_seed(100 + rank)
-        ddp = DistributedDataParallel(learner.net if wrapped == "net" else learner)
+        parts = {"net": learner.net, "learner": learner, "outer": Outer(learner)}
+        ddp = DistributedDataParallel(parts[wrapped])
 
         def call(x, t, ids, learner=learner, ddp=ddp, wrapped=wrapped):
-            if wrapped == "learner":
+            if wrapped != "net":
                 return ddp(x, target=t, ids=ids)
             with learner.given(target=t, ids=ids):
                 return ddp(x)
@@ -130,7 +142,7 @@ def halves(name, *, own=True):
         for part, one in enumerate(pair):
             one.zero_grad()
             mine = slice(4 * part, 4 * part + 4)
-            with mock.patch("skipback.engine.stream.rank", return_value=part if own else 0):
+            with mock.patch("skipback.streams.rank", return_value=part if own else 0):
                 F.cross_entropy(one(x[mine], target=t[mine], ids=ids[mine]), t[mine]).backward()
         for p, q in zip(*(one.parameters() for one in pair), strict=True):
             p.grad = q.grad = (p.grad + q.grad) / RANKS
@@ -175,13 +187,13 @@ def feedback_of(own):
     x, t, _ = batch()
     learner, steps = sb.attach(made(nets.mlp), sb.fdfa(), x, show=None), []
     for _ in range(100):
-        found, start = [], copy.deepcopy(learner.star.stream)
+        found, start = [], copy.deepcopy(learner.direct.stream)
         for rank in range(RANKS):
-            learner.star.stream, part = copy.deepcopy(start), slice(4 * rank, 4 * rank + 4)
+            learner.direct.stream, part = copy.deepcopy(start), slice(4 * rank, 4 * rank + 4)
             learner.zero_grad()
-            with mock.patch("skipback.engine.stream.rank", return_value=rank if own else 0):
+            with mock.patch("skipback.streams.rank", return_value=rank if own else 0):
                 F.cross_entropy(learner(x[part]), t[part]).backward()
-            found.append(torch.cat([p.grad.flatten() for p in learner.star.parameters()]))
+            found.append(torch.cat([p.grad.flatten() for p in learner.direct.parameters()]))
         steps.append(sum(found) / RANKS)
     return torch.stack(steps)
 
@@ -205,7 +217,7 @@ def test_the_two_halves_are_the_whole(name):
     assert all(difference(a, b) < 1e-6 for a, b in zip(whole, parts, strict=True))
 
 
-@pytest.mark.parametrize("wrapped", ["net", "learner"])
+@pytest.mark.parametrize("wrapped", ["net", "learner", "outer"])
 def test_each_rank_remembers_the_samples_that_it_saw(ranks, wrapped):
     """Broadcasting buffers from rank 0 would wipe the rows of rank 1."""
     learner, _ = alone("f3")

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from skipback import draws
-from skipback.feedback import Fixed, Lesson
-from skipback.types import PortSpec
+from skipback.core.feedback import Fixed, Lesson
+from skipback.core.records import PortSpec
 
 ALL = {name: cls for name, cls in vars(draws).items() if dataclasses.is_dataclass(cls) and inspect.isclass(cls)}
 BIG = (50, 400)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import skipback as sb
-from skipback.feedback import Fixed
+from skipback.core.feedback import Fixed
 
 LR, TOLERANCE, LAST = 1e-6, 1e-3, 460
 COSTS = {

@@ -11,7 +11,7 @@ from torch import nn
 
 import skipback as sb
 from skipback import draws, signals
-from skipback.feedback import Fixed
+from skipback.core.feedback import Fixed
 from skipback.signals import Delayed, Masked, OutputError, OutputGradient, ScaledTarget
 
 C, WIDTH = nets.C, 40

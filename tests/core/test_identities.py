@@ -17,11 +17,12 @@ from torch.func import jacrev
 
 import skipback as sb
 from skipback import signals
-from skipback.blocks import reached
+from skipback.core.blocks import behind
+from skipback.core.method import Direct
+from skipback.core.records import Needs, SignalInputs
 from skipback.estimate import Space
-from skipback.method import Direct, Perturbed
+from skipback.routes.perturbed import Perturbed
 from skipback.signals import Delayed, LossGradient, Masked, OutputError, Scaled, Signal, Signed, Zero
-from skipback.types import Needs, Step
 
 PAPER = sb.methods.page("dfa").PAPER
 
@@ -172,14 +173,14 @@ def test_the_graph_is_a_star(direct, case):
     """One node joins all segments, and no parameter is reached by two ways."""
     learner, x, t, ids = attached(direct, case)
     y = logits(learner(x, target=t, ids=ids))
-    feedback = {id(B) for B in learner.star.parameters()}  # learned feedback gets its lesson from the same node
+    feedback = {id(B) for B in learner.direct.parameters()}  # learned feedback gets its lesson from the same node
     arms = [node for node, _ in y.grad_fn.next_functions if node is not None]
     arms = [node for node in arms if id(getattr(node, "variable", None)) not in feedback]
     assert len(arms) == len(learner.layout.segments)
     found = []
     for arm in arms:
-        stub = type("Stub", (), {"grad_fn": arm})  # what `reached` looks at
-        found.append({id(p) for p in reached(stub)})
+        stub = type("Stub", (), {"grad_fn": arm})  # what `behind` looks at
+        found.append({id(p) for p in behind([stub]).parameters})
     sizes = [len(one) for one in found]
     assert len(set.union(*found)) == sum(sizes)
     assert set.union(*found) == {id(p) for p in learner.net.parameters()}
@@ -349,7 +350,7 @@ class Given(Signal):
     values: torch.Tensor
     needs: ClassVar[Needs] = Needs.TARGET
 
-    def __call__(self, step: Step) -> torch.Tensor:
+    def __call__(self, step: SignalInputs) -> torch.Tensor:
         return self.values
 
 

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import skipback as sb
-from skipback.engine.passing import Convolution
 from skipback.init import prealigned, solve, zeros
+from skipback.routes.transported import Convolution
 
 TOLERANCE = 100 * np.finfo(np.float64).eps
 

@@ -1,6 +1,7 @@
 """The per-sample memory: what stands in first, what is written, where it lives, and what it refuses."""
 
 import copy
+import pickle
 from functools import partial
 
 import nets
@@ -89,7 +90,7 @@ def test_whether_all_were_seen_is_asked_again_only_after_as_many_visits(monkeypa
         memory.write(torch.tensor([i]), 2 * rows, rows)
         looks.append(len(asked))
     assert looks == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3]  # at the second, sample 3 was about to be written
-    assert memory.complete
+    assert memory.all_seen
     memory.read(torch.tensor([0]), rows)
     assert len(asked) == 3
 
@@ -199,7 +200,7 @@ def test_loading_an_early_state_makes_unseen_samples_unseen_again():
 def test_ids_out_of_range(bad):
     learner, x, t, ids = attached()
     ids[3] = bad
-    learner.memory.checks_left = 0
+    learner.memory.input_checks_left = 0
     with pytest.raises(IndexError, match=f"ids reach from {min(bad, 0)} to {max(bad, 7)}, but .* samples 0 to 7"):
         teach(learner, x, t, ids)
 
@@ -257,14 +258,14 @@ def test_autocast_does_not_change_the_view():
     with torch.autocast("cpu", torch.bfloat16):
         y = learner(x, target=t, ids=ids)
     assert y.dtype == torch.bfloat16
-    assert learner.memory.prints.dtype == torch.float32
+    assert learner.memory.fingerprints.dtype == torch.float32
 
 
 def test_views_are_compared_for_a_limited_number_of_visits():
     learner, x, t, ids = attached()
     for _ in range(CHECKED_VISITS + 1):
         learner(x, target=t, ids=ids)
-    assert learner.memory.checks_left == 0
+    assert learner.memory.input_checks_left == 0
     learner(x.flip(1), target=t, ids=ids)
 
 
@@ -275,7 +276,7 @@ def test_first_visits_do_not_use_up_the_comparisons():
     for i in range(CHECKED_VISITS + 100):
         memory.check_views(torch.tensor([i]), x)
         memory.write(torch.tensor([i]), torch.zeros(1, C), t)
-    assert memory.checks_left == CHECKED_VISITS
+    assert memory.input_checks_left == CHECKED_VISITS
     with pytest.raises(ValueError, match="sample 0 differs"):
         memory.check_views(torch.tensor([0]), x + 1)
 
@@ -284,7 +285,9 @@ def test_evaluation_of_another_view_is_free():
     learner, x, t, ids = attached()
     teach(learner, x, t, ids)
     learner.eval()
-    learner(x.flip(1), target=t, ids=ids)
+    learner(x.flip(1), target=t)  # without ids it can only be an evaluation
+    with pytest.raises(ValueError, match="differs from its last visit"):
+        learner(x.flip(1), target=t, ids=ids)  # with them it is training in eval mode, as with frozen batch norm
     learner.train()
     with learner.exact():
         learner(x.flip(1), target=t, ids=ids)
@@ -336,3 +339,145 @@ def test_ids_of_any_whole_type(dtype):
     learner, x, t, ids = attached()
     learner(x, target=t, ids=ids.to(dtype))
     assert learner.memory.seen.all()
+
+
+# --------------------------------------------------------------------------------- plain tensors, saved as ever
+
+
+KEYS = ["route.memory.rows", "route.memory.seen", "route.memory.prints"]
+
+
+def visited():
+    learner, x, t, ids = attached()
+    teach(learner, x[:4], t[:4], ids[:4])
+    return learner, x, t, ids
+
+
+def test_nobody_takes_the_memory_for_buffers_and_all_find_it_in_the_state():
+    """DDP would overwrite buffers of every process with those of rank 0."""
+    learner, *_ = visited()
+    assert not list(learner.memory.buffers())
+    assert not list(learner.memory.parameters())
+    state = learner.state_dict()
+    assert [key for key in state if key.startswith("route.memory.")] == KEYS
+    assert state["route.memory.rows"].data_ptr() == learner.memory.rows.data_ptr()
+    assert learner.state_dict(keep_vars=True)["route.memory.seen"] is learner.memory.seen
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_state_without_a_tensor_of_the_memory_is_refused(key):
+    learner, *_ = visited()
+    state = learner.state_dict()
+    del state[key]
+    with pytest.raises(RuntimeError, match=f"Missing key.*{key}"):
+        learner.load_state_dict(state)
+    assert learner.load_state_dict(state, strict=False).missing_keys == [key]
+
+
+def test_a_state_with_more_is_refused():
+    learner, *_ = visited()
+    state = {**learner.state_dict(), "route.memory.rest": torch.zeros(1), "route.memory.fingerprints": torch.zeros(8)}
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*route\.memory\.rest.*route\.memory\.fingerprints"):
+        learner.load_state_dict(state)
+
+
+def test_a_state_of_another_number_of_samples_is_refused():
+    learner, *_ = visited()
+    other, *_ = attached(f3(n=9))
+    before = learner.memory.rows.clone()
+    with pytest.raises(RuntimeError, match=r"size mismatch for route\.memory\.rows.*\[9, 5\].*\[8, 5\]"):
+        learner.load_state_dict(other.state_dict())
+    assert torch.equal(learner.memory.rows, before)
+
+
+def test_tensors_are_assigned_where_that_is_asked_for():
+    learner, _, t, ids = visited()
+    other, *_ = attached()
+    state = {key: value.clone() for key, value in learner.state_dict().items()}
+    other.load_state_dict(state, assign=True)
+    for key, tensor in zip(KEYS, other.memory.tensors, strict=True):
+        assert tensor.data_ptr() == state[key].data_ptr()
+    assert torch.equal(other.memory.read(ids, one_hot(t)), learner.memory.read(ids, one_hot(t)))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copy_has_a_memory_of_its_own(copied):
+    learner, x, t, ids = visited()
+    twin = copied(learner)
+    assert same(learner.memory.state_dict(), twin.memory.state_dict())
+    teach(learner, x, t, ids)
+    assert not torch.equal(learner.memory.rows, twin.memory.rows)
+    teach(twin, x, t, ids)
+    assert same(learner.memory.state_dict(), twin.memory.state_dict())
+
+
+def test_a_learner_that_is_built_without_memory_of_its_own_and_then_loaded():
+    learner, _, t, ids = visited()
+    empty = sb.attach(made(nets.mlp).to("meta"), f3(), batch()[0].to("meta"), show=None)
+    empty.to_empty(device="cpu")
+    assert not empty.memory.seen.any()
+    empty.load_state_dict(learner.state_dict())
+    assert torch.equal(empty.memory.read(ids, one_hot(t)), learner.memory.read(ids, one_hot(t)))
+
+
+# --------------------------------------------------------------------------------------- rows that were not taught
+
+
+def tagged(samples=6, outputs=2):
+    """A memory that stores the output, and reads -1 where a sample was not seen."""
+    return Memory(samples, outputs, record=lambda y, t: y, initial=lambda record, t: torch.full_like(t, -1.0))
+
+
+def row_of(memory, *ids):
+    return memory.read(torch.tensor(ids), torch.zeros(len(ids), 2)).tolist()
+
+
+def test_masked_rows_are_neither_written_nor_seen():
+    memory = tagged()
+    memory.write(torch.tensor([1]), torch.full((1, 2), 9.0), torch.zeros(1, 2))
+    output = torch.arange(8.0).reshape(4, 2)
+    mask = torch.tensor([False, True, False, True])
+    memory.write(torch.tensor([0, 2, 1, 5]), output, torch.zeros(4, 2), mask)
+    assert memory.seen.tolist() == [False, True, True, False, False, True]
+    assert row_of(memory, 0, 1, 2, 3, 4, 5) == [[-1, -1], [9, 9], [2, 3], [-1, -1], [-1, -1], [6, 7]]
+
+
+@pytest.mark.parametrize("mask", [[True, False], [False, True]])
+def test_a_sample_that_comes_twice_and_is_taught_once_has_the_row_that_was_taught(mask):
+    memory = tagged()
+    memory.write(torch.tensor([3, 3]), torch.tensor([[1.0, 1.0], [2.0, 2.0]]), torch.zeros(2, 2), torch.tensor(mask))
+    assert row_of(memory, 3) == [[1, 1]] if mask[0] else [[2, 2]]
+    assert memory.seen.sum() == 1
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_batch_of_which_no_row_was_taught_leaves_no_trace(seen):
+    memory = tagged()
+    if seen:
+        memory.write(torch.arange(6), torch.full((6, 2), 4.0), torch.zeros(6, 2))
+    before = {key: value.clone() for key, value in memory.state_dict().items()}
+    memory.write(torch.tensor([0, 3]), torch.ones(2, 2), torch.zeros(2, 2), torch.tensor([False, False]))
+    assert same(before, memory.state_dict())
+
+
+def test_a_mask_of_ones_is_no_mask():
+    one, other = tagged(), tagged()
+    for memory, mask in ((one, None), (other, torch.ones(3, 1, dtype=torch.bool))):
+        memory.write(torch.tensor([4, 0, 2]), torch.randn(3, 2, generator=torch.Generator().manual_seed(1)), None, mask)
+    assert same(one.state_dict(), other.state_dict())
+
+
+def test_masked_positions_of_a_sequence_keep_their_numbers():
+    memory = Memory(3, 4, record=lambda y, t: y, initial=lambda record, t: t)
+    ids, target = torch.tensor([0, 2]), torch.zeros(4, 2)
+    memory.write(ids, torch.ones(4, 2), target)
+    memory.write(ids, torch.full((4, 2), 5.0), target, torch.tensor([True, False, False, False]))
+    assert memory.rows[[0, 2]].tolist() == [[5, 5, 1, 1], [1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("mask", [torch.ones(3), torch.ones(5, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool)])
+def test_what_is_no_mask_is_refused(mask):
+    memory = tagged()
+    with pytest.raises(ValueError, match="mask must be boolean, one entry for each of 3 samples"):
+        memory.write(torch.tensor([4, 0, 2]), torch.ones(3, 2), torch.zeros(3, 2), mask)
+    assert not memory.seen.any()

@@ -11,7 +11,7 @@ import pytest
 
 import skipback
 from skipback import methods
-from skipback.method import Method, Paper
+from skipback.core.method import Method, Paper
 
 FOLDER = Path(methods.__file__).parent
 

@@ -14,10 +14,10 @@ from twins import apart, batches, cross_entropy, equal, moved, twins, weights
 
 import skipback as sb
 from skipback import draws, precision, update
-from skipback.engine.step import ranks, stepper
-from skipback.engine.step.low import Low
-from skipback.engine.step.rules import Graph
 from skipback.signals import Delayed, OutputError, softmax, zeros
+from skipback.step import ranks, stepper
+from skipback.step.autocast_dense import AutocastDense
+from skipback.step.rules import ModulesBlock
 
 BF16 = torch.bfloat16
 
@@ -125,8 +125,8 @@ def test_the_closed_form_is_the_generic_rule(monkeypatch, activation, dtype):
     with torch.autocast("cpu", dtype):
         by_precision(one, update.adam(0.01), data, None)
     ((_, form),) = one._stepper.chain.forms.values()
-    assert all(isinstance(rule, Low) for rule in [*(rule for _, rule in form.hidden), form.head])
-    monkeypatch.setattr("skipback.engine.step.chain.rule", lambda modules, rows: Graph(modules))
+    assert all(isinstance(rule, AutocastDense) for rule in [*(rule for _, rule in form.hidden), form.head])
+    monkeypatch.setattr("skipback.step.chain.rule", lambda modules, rows: ModulesBlock(modules))
     with torch.autocast("cpu", dtype):
         by_precision(other, update.adam(0.01), data, None)
     assert equal(one, other)
@@ -266,7 +266,7 @@ def test_settings_are_put_back_when_a_step_fails(how, name):
     assert not torch.is_autocast_enabled("cpu")
     if name != "bp":
         chains = [learner._stepper.chain, *(form for _, form in learner._stepper.chain.forms.values())]
-        assert all(getattr(rule, "kept", None) is None for one in chains for _, rule in one.hidden)
+        assert all(getattr(rule, "saved", None) is None for one in chains for _, rule in one.hidden)
     learner.load_state_dict(kept)  # early blocks have learned by then
     by_precision(learner, step, data[1:], how)
     by_precision(other, update.sgd(0.1), data, how)

@@ -20,9 +20,9 @@ from torch import nn
 
 import skipback as sb
 from skipback import draws, signals
-from skipback.feedback import Fixed
+from skipback.core.feedback import Fixed
+from skipback.core.records import SignalInputs
 from skipback.methods import dfa
-from skipback.types import Step
 
 
 def bce_sum(y, t):
@@ -164,8 +164,8 @@ def test_the_error_of_softmax_sums_to_zero_and_leaves_one_direction_less(link, r
     learner = sb.attach(made(lambda: nets.linear_mlp(6, 9, 8, C)), dfa.as_published(link=link), x, show=None)
     y = learner(x, target=t)
     F.cross_entropy(y, t).backward()
-    step = Step(output=y.detach(), target=F.one_hot(t, C).double())
-    teachings = learner.look(x)(step)
+    step = SignalInputs(output=y.detach(), target=F.one_hot(t, C).double())
+    teachings = learner.teaching_probe(x)(step, y.shape)
     assert [torch.linalg.matrix_rank(T).item() for T in teachings.values()] == [rank, rank]
     assert [torch.linalg.matrix_rank(learner.net[k].weight.grad).item() for k in (0, 1)] == [rank, rank]
     error = learner.method.signal(step)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from skipback import signals
+from skipback.core.records import Needs, SignalInputs, as_matrix, matrix_of
 from skipback.signals import (
     Delayed,
     LossGradient,
@@ -20,7 +21,6 @@ from skipback.signals import (
     Ternarised,
     Zero,
 )
-from skipback.types import Needs, Step, as_matrix, matrix_of
 
 N, C = 6, 4
 
@@ -28,7 +28,7 @@ N, C = 6, 4
 @pytest.fixture
 def step():
     labels = torch.arange(N) % C
-    return Step(
+    return SignalInputs(
         gradient=torch.randn(N, C, dtype=torch.float64),
         output=torch.randn(N, C, dtype=torch.float64),
         target=F.one_hot(labels, C).double(),
@@ -215,7 +215,7 @@ def test_a_target_of_another_size_is_refused():
 def test_an_entry_at_the_threshold_is_silent():
     """|s| must exceed the share, sample by sample."""
     gradient = torch.tensor([[1.0, -0.5, 0.51, 0.0], [-0.1, 0.04, 0.06, 0.05], [0.0, 0.0, 0.0, 0.0]])
-    found = Ternarised(LossGradient(), 0.5)(Step(gradient=gradient))
+    found = Ternarised(LossGradient(), 0.5)(SignalInputs(gradient=gradient))
     assert found.tolist() == [[1, 0, 1, 0], [-1, 0, 1, 0], [0, 0, 0, 0]]
 
 

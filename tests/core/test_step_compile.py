@@ -15,9 +15,9 @@ from twins import apart, batches, cross_entropy, equal, moved, twins, weights
 
 import skipback as sb
 from skipback import draws, precision, update
-from skipback.engine.step.compiled import Compiled
-from skipback.engine.step.low import Low
-from skipback.engine.step.rules import Dense
+from skipback.step.autocast_dense import AutocastDense
+from skipback.step.compiled import Compiled
+from skipback.step.rules import Dense
 
 METHODS = {
     "dfa": sb.dfa,
@@ -177,7 +177,7 @@ def test_in_bfloat16():
     assert counter.frame_count == 2
     by(one, step, data, compiler)  # in float32 again
     heads = [type(form.head) for _, form in one._stepper.chain.forms.values()]
-    assert heads == [Low, Dense]
+    assert heads == [AutocastDense, Dense]
 
 
 def test_a_step_that_fails_lets_go():

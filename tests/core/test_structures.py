@@ -1,5 +1,10 @@
 """Structures of feedback: each acts as the matrix that it shows, and stores what it says."""
 
+import dataclasses
+import subprocess
+import sys
+from dataclasses import dataclass
+
 import nets
 import pytest
 import torch
@@ -7,8 +12,9 @@ import torch.nn.functional as F
 from nets import batch, made
 
 import skipback as sb
-from skipback import draws
-from skipback.feedback import Fixed, Lesson, Sees
+from skipback import draws, structures
+from skipback.core.feedback import Fixed, Lesson, Sees
+from skipback.core.records import PortSpec
 from skipback.methods import dkp, fdfa, ldfa
 from skipback.structures import (
     ConvShaped,
@@ -16,12 +22,12 @@ from skipback.structures import (
     Kronecker,
     LowRank,
     Normalised,
+    PerPosition,
     Seeded,
     Sliced,
     UnitColumns,
     with_draw,
 )
-from skipback.types import PortSpec
 
 CPU = torch.device("cpu")
 ALL = [
@@ -33,6 +39,7 @@ ALL = [
     ConvShaped(3),
     Seeded(),
     UnitColumns(),
+    PerPosition(),
 ]
 names = [repr(one).replace("Uniform(bound=None)", "") for one in ALL]
 
@@ -71,7 +78,8 @@ def test_it_teaches_a_network(feedback):
     learner = sb.attach(made(nets.conv), sb.dfa(feedback=feedback), x, seed=3, show=None)
     dense = sb.attach(made(nets.conv), sb.dfa(), x, show=None)
     for name, B in learner.feedback.items():
-        dense.feedback[name].copy_(B)
+        full = dense.feedback[name]  # what positions share stands at each of them
+        full.copy_(B.reshape(*B.shape, *[1] * (full.dim() - B.dim())))
     for one in (learner, dense):
         F.cross_entropy(one(x), t).backward()
     assert nets.difference(nets.gradients(learner.net), nets.gradients(dense.net)) < 1e-12
@@ -294,3 +302,194 @@ def test_a_gate_is_computed_in_the_precision_of_the_feedback():
     signal = torch.randn(9, 5, generator=rng(2), dtype=torch.float64)
     found = Gated().project(Lesson(port=here, signal=signal, activity=h), parts)
     torch.testing.assert_close(found, signal @ parts[0] * torch.cos(h.double()), rtol=1e-12, atol=1e-14)
+
+
+# ----------------------------------------------------------------------------------- one row for each position
+
+
+@dataclass(frozen=True)
+class SharedCorrelation(dkp.Correlation):
+    """Learned feedback that all positions share."""
+
+    shares_positions = True
+
+
+def test_which_structures_share_positions():
+    assert PerPosition().shares_positions
+    assert Normalised(PerPosition()).shares_positions
+    assert SharedCorrelation().shares_positions
+    assert not any(one.shares_positions for one in [*ALL[:-1], Fixed(), Normalised(), Gated()])
+
+
+@pytest.mark.parametrize("positions", [1, 4, 9])
+def test_rows_of_any_number_have_the_same_matrix(positions):
+    """What the engine does: the positions of N samples are N T rows, each with the signal of its sample."""
+    here, N = port(6), 3
+    (parts,) = parts_of(PerPosition(), here)
+    assert parts[0].shape == (5, 6)
+    assert PerPosition().matrix(here, parts) is parts[0]
+    signal = torch.randn(N, 5, generator=rng(2), dtype=torch.float64)
+    rows = signal.repeat_interleave(positions, 0)
+    teaching = PerPosition().project(Lesson(port=here, signal=rows), parts).reshape(N, positions, 6)
+    expected = (signal @ parts[0]).unsqueeze(1).expand(N, positions, 6)
+    torch.testing.assert_close(teaching, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_learned_feedback_on_rows_gets_the_sum_over_positions():
+    """dB = sum over samples and positions of e_n h_nt^T, plus the decay."""
+    here, N, T = port(6), 3, 4
+    feedback = SharedCorrelation(decay=0.1)
+    (parts,) = parts_of(feedback, here)
+    e = torch.randn(N, 5, generator=rng(2), dtype=torch.float64)
+    h = torch.randn(N, T, 6, generator=rng(3), dtype=torch.float64)
+    lesson = Lesson(port=here, signal=e.repeat_interleave(T, 0), activity=h.reshape(N * T, 6))
+    (found,) = feedback.gradient(lesson, parts)
+    torch.testing.assert_close(found, torch.einsum("nc,ntd->cd", e, h) + 0.1 * parts[0], rtol=1e-12, atol=1e-14)
+
+
+# ------------------------------------------------------------------------------------- c > 0 times the signal
+
+
+def test_which_structures_are_homogeneous():
+    own = [*ALL, Fixed(), Normalised(), Gated(), dkp.Correlation(), fdfa.MeanJacobian(), ldfa.Subspace()]
+    assert all(one.homogeneous for one in own)
+    assert not Normalised(Signs()).homogeneous
+    assert not Gated(Signs()).homogeneous
+
+
+class Signs(Fixed):
+    """A user's rule that is not homogeneous, made from one that is."""
+
+    def project(self, lesson, parts):
+        return super().project(lesson, parts).sign()
+
+
+class Mixin:
+    def project(self, lesson, parts):
+        return lesson.signal.sign() @ parts[0]
+
+
+class Mixed(Mixin, Fixed):
+    pass
+
+
+class Doubled(Fixed):
+    homogeneous = True
+
+    def project(self, lesson, parts):
+        return 2 * super().project(lesson, parts)
+
+
+class Other(Doubled):
+    """Another start, and the same rule."""
+
+    def init(self, ports, generator):
+        return super().init(ports, generator)
+
+
+def test_whoever_projects_in_another_way_must_say_so_again():
+    """The trap: what is derived from a matrix would be taken for linear in silence."""
+    assert not Signs().homogeneous
+    assert not Mixed().homogeneous
+    assert Doubled().homogeneous
+    assert Other().homogeneous
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+@pytest.mark.parametrize("make", [sb.dfa, sb.drtp])
+@pytest.mark.parametrize("scale", [1024.0, 0.25, torch.tensor(65536.0)])
+def test_a_rule_that_is_not_homogeneous_is_right_under_a_scaled_loss(scale, make, stepped):
+    """Signs of a scaled error are those of the error: without care the gradient is a thousandth of the right one."""
+    x, t, _ = batch()
+    method = make(feedback=Signs())
+    found = []
+    for factor in (1.0, scale):
+        learner = sb.attach(made(nets.mlp), method, x, show=None)
+        if stepped:
+            update = sb.update.sgd(1.0 / float(factor), inside=False)
+            learner.step(x, t, loss=F.cross_entropy, update=update, scale=factor)
+            found.append(learner.net.state_dict())
+        else:
+            (factor * F.cross_entropy(learner(x, target=t, scale=factor), t)).backward()
+            found.append({name: g / factor for name, g in nets.gradients(learner.net).items()})
+    assert nets.difference(*found) < 1e-12
+
+
+# ------------------------------------------------------------------------------------------------ large ports
+
+
+def test_seeded_feedback_in_pieces_is_the_same(monkeypatch):
+    here, signal = port(5, 7), torch.randn(9, 5, generator=rng(2), dtype=torch.float64)
+    (parts,) = parts_of(Seeded(), here)
+    whole, matrix = Seeded().project(Lesson(port=here, signal=signal), parts), Seeded().matrix(here, parts)
+    for piece in (1, 8, 35, 70):
+        monkeypatch.setattr(structures, "PIECE", piece)
+        found = Seeded().project(Lesson(port=here, signal=signal), parts)
+        torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-14)
+        assert torch.equal(Seeded().matrix(here, parts), matrix)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_pieces_are_summed_in_full_precision(dtype, monkeypatch):
+    here = dataclasses.replace(port(3, outputs=4096), dtype=dtype)
+    signal = torch.randn(2, 4096, generator=rng(2))
+    (parts,) = parts_of(Seeded(), here)
+    exact = signal.to(dtype).double() @ Seeded().matrix(here, parts).double()
+    monkeypatch.setattr(structures, "PIECE", 48)
+    found = Seeded().project(Lesson(port=here, signal=signal), parts)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, rtol=2 * torch.finfo(dtype).eps, atol=1e-3)
+
+
+PEAK = """
+import resource, sys, torch
+from torch import nn
+import skipback as sb
+from skipback.core.feedback import Lesson
+from skipback.structures import LowRank, Seeded
+from skipback.core.records import PortSpec
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+torch.set_num_threads(1)
+warm = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Tanh(), nn.Conv2d(4, 2, 1))
+sb.attach(warm, sb.dfa(), torch.ones(1, 3, 4, 4), show=None)
+nn.Linear(64, 64)(torch.ones(8, 64)).sum().backward()
+"""
+
+
+def mebibytes(script):
+    """What a process takes at its peak beyond what it had after the imports, as the script measures it."""
+    found = subprocess.run([sys.executable, "-c", PEAK + script], capture_output=True, text=True, check=True)
+    return float(found.stdout)
+
+
+@pytest.mark.parametrize("shape", [(10_000, 1_000), (10, 1_000_000)])
+def test_seeded_feedback_of_ten_million_entries_takes_little_memory(shape):
+    """The matrix alone would take 40 MiB, and the hash of all of it 400."""
+    C, D = shape
+    script = f"""
+spec = PortSpec(name="a", shape=({D},), outputs={C}, dtype=torch.float32, device=torch.device("cpu"))
+(parts,) = Seeded().init([spec], torch.Generator().manual_seed(1))
+signal = torch.randn(2, {C})
+before = peak()
+assert Seeded().project(Lesson(port=spec, signal=signal), parts).shape == (2, {D})
+print(peak() - before)
+"""
+    assert mebibytes(script) < 50
+
+
+@pytest.mark.parametrize("feedback", ["LowRank(4)", "Seeded()"])
+def test_a_large_dense_output_attaches_in_little_memory(feedback):
+    """The matrix, of which the table needs the shape alone, has 2 x 96^2 x 16 x 96^2 entries: ten gigabytes."""
+    script = f"""
+net, x = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.Tanh(), nn.Conv2d(16, 2, 1)), torch.randn(1, 3, 96, 96)
+net(x).sum().backward()
+before = peak()
+table = []
+sb.attach(net, sb.dfa(feedback={feedback}), example=x, show=table.append)
+assert "x 96 x 96" in table[0]
+print(peak() - before)
+"""
+    assert mebibytes(script) < 50

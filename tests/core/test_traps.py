@@ -20,7 +20,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 import skipback as sb
-from skipback.method import HeadOnly
+from skipback.core.method import HeadOnly
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -187,13 +187,13 @@ def test_a_report_says_that_the_learning_rate_was_shared(tmp_path):
     No rate is fair to all, so the report says what was done. (Other cases: test_report_words.py.)
     """
     from skipback.lab.report.arms import sections
-    from skipback.lab.report.reading import Config, Run, Summary
+    from skipback.lab.report.reading import Config, RecordedRun, Summary
     from skipback.lab.report.words import summary
 
     def run(method, lr, accuracy):
         config = Config(dataset="digits", method=method, seed=1, net="mlp", lr=lr)
         done = Summary(test_accuracy_percent=accuracy)
-        return Run(path=tmp_path, config=config, env={}, evaluations=(), summary=done)
+        return RecordedRun(path=tmp_path, config=config, env={}, evaluations=(), summary=done)
 
     def said(*runs):
         return " ".join(itertools.chain.from_iterable(map(summary, sections(runs))))

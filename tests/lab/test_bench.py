@@ -260,14 +260,14 @@ def test_the_way_without_closed_form_has_none(monkeypatch):
     for closed in (True, False):
         taught.step(TINY, "f3", "sgd", closed_form=closed)()
     kinds = [{type(rule).__name__ for _, rule in learner._stepper.chain.hidden} for learner in seen]
-    assert kinds == [{"Dense"}, {"Graph"}]
+    assert kinds == [{"Dense"}, {"ModulesBlock"}]
 
 
 def test_a_method_with_a_memory_is_measured_after_its_first_epoch():
     learner = taught.learner(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 10)), "f3", torch.randn(8, 6))
     assert bool(learner.memory.seen.all())
-    assert learner.memory.complete
-    assert learner.memory.checks_left == 0
+    assert learner.memory.all_seen
+    assert learner.memory.input_checks_left == 0
 
 
 def test_update_in_backward_is_plain_sgd(monkeypatch):

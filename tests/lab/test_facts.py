@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from skipback import draws
-from skipback.feedback import Fixed
+from skipback.core.feedback import Fixed
 from skipback.lab import choices, listing
 from skipback.lab.cli import main
 from skipback.lab.errors import LabError

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from skipback.core.records import SignalInputs
 from skipback.lab import data
 from skipback.lab.cli import main
 from skipback.lab.config import Run
 from skipback.lab.data import DataError, Graph, nodes
 from skipback.lab.labelled import Labelled, of_labelled
 from skipback.lab.trainer import Trainer
-from skipback.method import anchored
 from skipback.methods import dfa, drtp
+from skipback.routes.anchored import anchored
 from skipback.signals import Scaled, Target
-from skipback.types import Step
 
 N, F, C = 60, 9, 3
 SPLITS = ("train", "valid", "test")
@@ -157,9 +157,9 @@ def test_drtp_teaches_the_labelled_nodes_by_their_targets():
 
 def test_a_labelled_signal_is_that_of_the_labelled_nodes_as_a_batch():
     t = torch.tensor([[0.0, 1.0, 0.0], [1 / 3, 1 / 3, 1 / 3], [1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]])
-    mean = Labelled(Scaled(Target(), factor=-1.0, mean=True))(Step(target=t))
+    mean = Labelled(Scaled(Target(), factor=-1.0, mean=True))(SignalInputs(target=t))
     assert mean.tolist() == [[0, -0.5, 0], [0, 0, 0], [-0.5, 0, 0], [0, 0, 0]]
-    summed = Labelled(Target())(Step(target=t))
+    summed = Labelled(Target())(SignalInputs(target=t))
     assert summed.tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]]
 
 

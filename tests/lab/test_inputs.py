@@ -84,7 +84,7 @@ def test_splitters_of_names():
     make = {"held": 0.25, "seed": 3, "distinct": False}
     assert choices.splitter("first", **make) == splits.First(held=0.25)
     assert choices.splitter("last", **make) == splits.Last(held=0.25)
-    assert choices.splitter("random", **make) == splits.Random(held=0.25, seed=3)
+    assert choices.splitter("random", **make) == splits.Shuffled(held=0.25, seed=3)
     assert choices.splitter("stratified", **make) == splits.Stratified(held=0.25, seed=3)
     distinct = choices.splitter("last", held=7, seed=1, distinct=True)
     assert distinct == splits.WithoutDuplicates(splits.Last(held=7))
@@ -106,8 +106,8 @@ def test_preparations_of_names():
         "cifar10": prepare.CIFAR10,
         "cifar": prepare.CIFAR,
         "imagenet": prepare.IMAGENET,
-        "yuv": prepare.Chain((prepare.Yuv(), prepare.channel())),
-        "zca": prepare.Chain((prepare.Scale(), prepare.Zca(epsilon=0.5))),
+        "yuv": prepare.Compose((prepare.Yuv(), prepare.channel())),
+        "zca": prepare.Compose((prepare.Scale(), prepare.Zca(epsilon=0.5))),
     }
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from skipback import precision
-from skipback.engine.step import onednn
 from skipback.lab import data, machine
 from skipback.lab.cli import main
 from skipback.lab.config import Run
 from skipback.lab.data.base import Split
 from skipback.lab.trainer import Trainer
+from skipback.step import onednn
 
 FAST = ["--epochs", "1", "--width", "16", "--depth", "1"]
 exact = pytest.mark.skipif(not precision.exact(), reason="oneDNN rounds float32 on this processor")

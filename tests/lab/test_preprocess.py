@@ -195,7 +195,7 @@ def test_whitening_needs_an_epsilon_and_rows(tmp_path):
 
 def test_a_chain_fits_each_step_on_what_comes_before():
     train, test = torch.from_numpy(TRAIN), torch.from_numpy(TEST)
-    ours = prepare.Chain((prepare.Yuv(), prepare.channel())).fit(train)(test)
+    ours = prepare.Compose((prepare.Yuv(), prepare.channel())).fit(train)(test)
     yuv = prepare.Yuv()
     close(ours, standardised(yuv(train).numpy(), yuv(test).numpy(), (0, 2, 3), 1), atol=1e-4)
 

@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from skipback.lab import data
 from skipback.lab.data import DataError, wine_quality
 from skipback.lab.data.base import Dataset, Split, Task
-from skipback.lab.data.splits import First, Last, Random, Stratified, WithoutDuplicates, groups, hold_out
+from skipback.lab.data.splits import First, Last, Shuffled, Stratified, WithoutDuplicates, groups, hold_out
 
 LABELS = torch.tensor(np.random.default_rng(0).choice([0, 1, 2, 5, 7], 103, p=[0.5, 0.2, 0.15, 0.1, 0.05]))
 ROWS = torch.arange(103.0)[:, None]
@@ -25,7 +25,7 @@ def theirs(held, seed, labels=None):
 @pytest.mark.parametrize("held", [0.2, 0.15, 30])
 @pytest.mark.parametrize("seed", range(4))
 def test_random_rows_are_scikit_learn_s(held, seed):
-    parts = Random(held=held, seed=seed)(ROWS, LABELS)
+    parts = Shuffled(held=held, seed=seed)(ROWS, LABELS)
     for ours, other in zip((parts.kept, parts.held), theirs(held, seed), strict=True):
         np.testing.assert_array_equal(ours, other)
 
@@ -52,7 +52,7 @@ def test_dfa_torch_validates_on_the_last_rows():
 def test_every_row_is_in_one_part(rows, classes, seed, held):
     assume(math.ceil(held * rows) >= classes)  # what a stratified split needs
     x, t = torch.arange(rows)[:, None] // 2, torch.arange(rows) % classes
-    random = Random(held=held, seed=seed)
+    random = Shuffled(held=held, seed=seed)
     splitters = First(held=held), Last(held=held), random, Stratified(held=held, seed=seed), WithoutDuplicates(random)
     for splitter in splitters:
         parts = splitter(x, t)
@@ -74,7 +74,7 @@ def test_wine_leaks_319_rows_at_random_and_none_without_duplicates(data_root):
     arrays = [wine_quality.parse((data_root / "wine-quality" / f.name).read_bytes(), data_root) for f in FILES]
     train, test = wine_quality.raw_splits(*arrays)
     rows = np.concatenate([np.insert(a, 11, k, axis=1) for k, a in enumerate(arrays)])
-    parts = Random(held=0.2, seed=1)(torch.from_numpy(rows), torch.zeros(len(rows)))
+    parts = Shuffled(held=0.2, seed=1)(torch.from_numpy(rows), torch.zeros(len(rows)))
     np.testing.assert_array_equal(rows[parts.kept], train)
     np.testing.assert_array_equal(rows[parts.held], test)
 
@@ -84,7 +84,7 @@ def test_wine_leaks_319_rows_at_random_and_none_without_duplicates(data_root):
 
     assert len(rows) - len(groups(torch.from_numpy(rows))[1]) == 1177
     assert leaked(parts) == 319
-    assert leaked(WithoutDuplicates(Random(held=0.2, seed=1))(torch.from_numpy(rows), torch.zeros(len(rows)))) == 0
+    assert leaked(WithoutDuplicates(Shuffled(held=0.2, seed=1))(torch.from_numpy(rows), torch.zeros(len(rows)))) == 0
 
 
 FILES = wine_quality.CARD.files
@@ -101,7 +101,7 @@ def test_held_out_rows_take_the_place_of_the_test_rows():
 def test_no_part_is_ever_empty():
     for held in (0, 0.0, 103, 1.0, 200, -3):
         with pytest.raises(DataError, match=r"cannot hold out .* of 103 rows"):
-            Random(held=held, seed=1)(ROWS, LABELS)
+            Shuffled(held=held, seed=1)(ROWS, LABELS)
 
 
 def test_what_cannot_be_stratified_is_refused():

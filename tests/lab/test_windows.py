@@ -201,7 +201,8 @@ def test_a_run_goes_on_to_the_same_bits():
 def test_alignment_is_that_of_the_positions_of_the_first_windows():
     one = trainer(method="dfa")
     batch = one.feed.first(256)
-    y, ports = one.learner.eval().observe(*batch.inputs)
+    outputs, ports = one.learner.eval().observe(*batch.inputs)
+    y = outputs.y
     e, *exact = torch.autograd.grad(one.loss.of_output(y, batch.t), [get_gradient_edge(y), *ports.values()])
     for row, B, g in zip(one.measure(), one.learner.feedback.values(), exact, strict=True):
         a, g = (e.reshape(-1, V) @ B).double(), g.reshape(-1, 8).double()

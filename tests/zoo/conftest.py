@@ -18,10 +18,6 @@ def pytest_addoption(parser):
     parser.addoption("--zoo-table", type=Path, help="write the table of all verdicts here")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "zoo: real architectures of other libraries (make zoo)")
-
-
 def pytest_runtest_logreport(report):
     """Where a test gave no verdict (the process died, say), that is the verdict."""
     given = [value for name, value in report.user_properties if name == "zoo"]

@@ -1,4 +1,4 @@
-"""Behind: which weight layers stand directly behind a port, so that their weights alone carry the error to it."""
+"""Behind: which weight layers read a port directly, so that their weights alone make the gradient there."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.utils.parametrize import ParametrizationList
 
-from skipback.blocks import first_tensor
-from skipback.engine.learner import Learner
-from skipback.engine.passing import Convolution, Linear
-from skipback.engine.state import untouched
+from skipback.core.blocks import first_tensor
+from skipback.core.outputs import Outputs
+from skipback.core.state import untouched
+from skipback.learner import Learner
+from skipback.routes.transported import Convolution, Linear
 
 SOLVED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose backward is linear in a weight that can be solved for."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class LayerTrace:
     """One call of a layer.
 
     Attributes:
-        entering: its input in the autograd graph; `None` if nothing before it learns.
-        leaving: its output there.
+        entering: the autograd edge of its input; `None` if no parameter before it is trained.
+        leaving: the autograd edge of its output.
         shape: of its input.
     """
 
@@ -39,38 +40,38 @@ class Call:
 class Seen:
     """One plain pass: the output, the ports by block, and the calls of each layer by name."""
 
-    y: Tensor
+    outputs: Outputs
     ports: dict[str, GradientEdge]
-    calls: dict[str, list[Call]]
+    calls: dict[str, list[LayerTrace]]
 
     def port_before(self, name: str) -> str | None:
-        """The block whose port enters a layer as it is."""
+        """The block whose port is the input of a layer; `None` if another tensor is."""
         (call,) = self.calls[name]
         if call.entering is None:
             return None
-        place = call.entering[:2]  # the node and the number of its output; what follows only keeps it alive
+        place = call.entering[:2]  # the node and the number of its output; the rest only holds a reference
         return next((block for block, edge in self.ports.items() if edge[:2] == place), None)
 
 
 def observe(learner: Learner, names: Iterable[str], inputs: tuple[Any, ...]) -> Seen:
-    """Run the plain network once, and note what enters and leaves these layers."""
-    calls: dict[str, list[Call]] = {name: [] for name in names}
+    """Run the plain network once, and record the inputs and outputs of these layers."""
+    calls: dict[str, list[LayerTrace]] = {name: [] for name in names}
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             h = first_tensor((args, kwargs))
             shape = torch.Size() if h is None else h.shape
-            calls[name].append(Call(entering=_edge(h), leaving=_edge(first_tensor(output)), shape=shape))
+            calls[name].append(LayerTrace(entering=_edge(h), leaving=_edge(first_tensor(output)), shape=shape))
 
         return hook
 
     handles = [learner.net.get_submodule(n).register_forward_hook(note(n), with_kwargs=True) for n in calls]
     try:
-        y, ports = learner.observe(*inputs)
+        outputs, ports = learner.observe(*inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return Seen(y=y, ports=ports, calls=calls)
+    return Seen(outputs=outputs, ports=ports, calls=calls)
 
 
 def _edge(tensor: Tensor | None) -> GradientEdge | None:
@@ -78,7 +79,7 @@ def _edge(tensor: Tensor | None) -> GradientEdge | None:
 
 
 def plan(learner: Learner, inputs: tuple[Any, ...]) -> tuple[dict[str, str], dict[str, str]]:
-    """The layers that can be solved, each with its port, in the order of their calls; and why the others cannot."""
+    """The layers that can be solved, with their ports, in the order of the calls; and why the other layers cannot."""
     weighted = {name: module for name, module in learner.net.named_modules() if _weighted(module)}
     order: list[str] = []
     handles = [m.register_forward_pre_hook(lambda m, args, n=n: order.append(n)) for n, m in weighted.items()]

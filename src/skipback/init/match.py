@@ -5,19 +5,18 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from skipback.engine.learner import Learner
-from skipback.method import Direct
+from skipback.learner import Learner
 
 
 def matched(learner: Learner) -> list[str]:
     """Set W_l = B_l^T B_{l-1} where a dense layer leads from one port to the next, and the head's weight to B_{L-1}.
 
-    With the feedback of `fwm()` these are the weights that it was made from, as far as rank C allows; all else of them
-    is lost. Biases, the first layer and every other layer stay. (Feedback-Weight Matching, ICLR 2026, equation 7 as
-    given in a summary.)
+    With the feedback of `fwm()` these are the weights that the feedback was initialised from, projected to rank C.
+    Biases, the first layer and every other layer stay. (Feedback-Weight Matching, ICLR 2026, equation 7 as given in a
+    summary.)
 
     Args:
-        learner: with a direct method, whose blocks are known.
+        learner: with a direct method, and its blocks found.
 
     Returns:
         The names of the layers that were set.
@@ -25,7 +24,7 @@ def matched(learner: Learner) -> list[str]:
     Raises:
         ValueError: the method has no feedback at the ports, or no layer fits.
     """
-    if not isinstance(learner.method, Direct) or learner.layout is None:
+    if learner.direct is None or learner.layout is None:
         raise ValueError("weights are matched to the feedback of a direct method: attach one, with example=x")
     B = {block: tensor.detach().flatten(1) for block, tensor in learner.feedback.items()}
     ports = [segment.block for segment in learner.layout.segments[:-1]]

@@ -1,16 +1,17 @@
-"""Pre-alignment: start with weights that carry the error backwards as the fixed feedback carries it directly.
+"""Pre-alignment: initialise the weights so that backprop through them points where the fixed feedback does.
 
 From the output down, for each layer y = W h whose input is a port, on one batch:
 
     G = the teaching at h (N, in),  D = dL/dy (N, out)
     W^T <- G^T pinv(D^T),  the least squares of D W = G;  then  W <- W / |W|  (Frobenius)
 
-D is taken anew for every layer, with the layers above as they are by then. Then dL/dh = D W points where the teaching
-does. Under cross-entropy the rank of a dense W is C - 1, as errors sum to zero: such weights are small and low-rank.
+D is computed again for every layer, with the new weights of the layers above. Then dL/dh = D W points where the
+teaching does. Under cross-entropy the rank of a dense W is C - 1, as errors sum to zero: such weights are small and
+low-rank.
 
 Paper: Launay, Poli, Krzakala, Principled Training of Neural Networks with Direct Feedback Alignment (2019), arXiv
 1906.04554, and its code. Deviations: (1) convolutions are solved too, where its code leaves them out; (2) singular
-values that are rounding count as 0; (3) what cannot be aligned is listed, not only logged.
+values that are rounding count as 0; (3) layers that cannot be aligned are listed, not only logged.
 """
 
 from __future__ import annotations
@@ -22,15 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from skipback.engine.learner import Learner
-from skipback.engine.passing import Convolution
-from skipback.engine.state import untouched
+from skipback.core.records import Loss
+from skipback.core.state import untouched
 from skipback.init.behind import SOLVED, form, observe, plan
 from skipback.init.solve import convolution, dense
+from skipback.learner import Learner
 from skipback.measure.alignment import alignment
 from skipback.measure.aside import prepare
-from skipback.method import Direct
-from skipback.types import Loss
+from skipback.routes.transported import Convolution
 
 ROUNDINGS = 100
 """Singular values of D below this many units of rounding, relative to the largest one, count as 0."""
@@ -101,13 +101,14 @@ def prealigned(learner: Learner, x: Any, t: Tensor, loss: Loss, *, ids: Tensor |
 
 
 def _check(learner: Learner) -> None:
-    name = learner.method.paper.key
-    if not isinstance(learner.method, Direct):
+    paper = learner.method.paper
+    name = type(learner.method).__name__ if paper is None else paper.key
+    if learner.route is not None and learner.direct is None:
         raise ValueError(
             f"prealigned: this method ({name}, {type(learner.method).__name__}) has no feedback at its ports that "
             "weights could align with: attach a direct one, such as skipback.dfa()"
         )
-    if learner.method.feedback.learns:
+    if learner.method.learns:
         raise ValueError(
             f"prealigned: the feedback of this method ({name}) learns, so there is nothing fixed to align with: "
             "attach one with fixed feedback, such as skipback.dfa()"
@@ -115,10 +116,10 @@ def _check(learner: Learner) -> None:
 
 
 def _align(learner: Learner, name: str, inputs: tuple[Any, ...], t: Tensor, loss: Loss, ids: Tensor | None) -> str:
-    """Set the weights of one layer. Returns why not, or nothing."""
+    """Set the weights of one layer. Returns the reason if it cannot; empty if it did."""
     layer = learner.net.get_submodule(name)
     assert isinstance(layer, SOLVED)
-    D, exact, G = _look(learner, name, inputs, t, loss, ids)
+    D, exact, G = _gradients_and_teaching(learner, name, inputs, t, loss, ids)
     if D is None or not D.any():
         return "no gradient reaches its output"
     if _differ(form(layer).to_input(D, G.shape, layer.weight.detach()), exact):
@@ -133,20 +134,25 @@ def _align(learner: Learner, name: str, inputs: tuple[Any, ...], t: Tensor, loss
     return ""
 
 
-def _look(
+def _gradients_and_teaching(
     learner: Learner, name: str, inputs: tuple[Any, ...], t: Tensor, loss: Loss, ids: Tensor | None
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """The gradient D at a layer's output, and gradient and teaching G at its input, with the weights of this moment."""
-    teach = learner.look(*inputs)
-    with untouched(learner.net), torch.enable_grad():  # one for each layer: the same dropout masks for all
+    teach = learner.teaching_probe(*inputs)
+    with (
+        untouched(learner.net),
+        torch.enable_grad(),
+    ):  # restored after each layer, so that all get the same dropout masks
         seen = observe(learner, [name], inputs)
         (call,), port = seen.calls[name], seen.port_before(name)
         assert call.entering is not None
         assert call.leaving is not None
         assert port is not None
-        edges = [get_gradient_edge(seen.y), call.entering, call.leaving]
-        e, exact, D = torch.autograd.grad(loss(seen.y, t), edges, allow_unused=True)
-    G = teach(learner.step_of(e, seen.y, t, ids))[port]
+        outputs = seen.outputs
+        edges = [*map(get_gradient_edge, outputs.teaching), call.entering, call.leaving]
+        *errors, exact, D = torch.autograd.grad(loss(outputs.taken, t), edges, allow_unused=True)
+    e = outputs.joined([torch.zeros_like(y) if d is None else d for d, y in zip(errors, outputs.teaching, strict=True)])
+    G = teach(learner.signal_inputs(e, outputs.y, t, ids), e.shape)[port]
     return D, exact, G.reshape(call.shape)
 
 
@@ -165,4 +171,4 @@ def _solve(layer: nn.Module, D: Tensor, G: Tensor) -> Tensor:
 
 def _rank(layer: nn.Module) -> int:
     assert isinstance(layer, SOLVED)
-    return int(torch.linalg.matrix_rank(layer.weight.detach().flatten(1).float()))  # what float32 rounds is no rank
+    return int(torch.linalg.matrix_rank(layer.weight.detach().flatten(1).float()))  # float32 rounding is no direction

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from skipback.engine.passing import Convolution
+from skipback.routes.transported import Convolution
 
 CHUNK = 2**22
-"""Numbers of A(D) that are held at a time."""
+"""Numbers of A(D) in memory at a time."""
 
 
 def least_squares(rows: Iterable[tuple[Tensor, Tensor]], tolerance: float) -> Tensor:
@@ -86,7 +86,7 @@ def _rows(layer: Convolution, D: Tensor, G: Tensor, kernel: tuple[int, ...]) -> 
 
 
 def _taps(layer: Convolution, D: Tensor, places: torch.Size, kernel: tuple[int, ...]) -> Tensor:
-    """What each channel of D sends to each place through each tap alone, (N out, taps, *S')."""
+    """The transposed convolution of each channel of D by each tap of the kernel alone, (N out, taps, *S')."""
     one = Convolution(stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=1)
     taps = math.prod(kernel)
     each = torch.eye(taps, dtype=D.dtype, device=D.device).reshape(1, taps, *kernel)

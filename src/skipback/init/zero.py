@@ -1,8 +1,8 @@
 """Zeros: start with all weights and biases at 0.
 
-Direct feedback needs no weights to teach a hidden layer, so it can start there: at the first step only the first
-block's weights move (all others see activations of 0), and the rest follows. Backprop never leaves 0, and neither does
-any method behind a ReLU, whose derivative at 0 is 0.
+Direct feedback teaches a hidden layer without its later weights, so training can start from zeros: the first step
+updates only the first block's weights (all later inputs are 0), later steps the others. Backprop stays at 0, and so
+does any method behind a ReLU, whose derivative at 0 is 0.
 
 Paper: Nøkland, Direct Feedback Alignment Provides Learning in Deep Neural Networks (2016), arXiv 1609.01596; its code
 starts every dense and convolution layer of its tanh and sigmoid networks so, the output's and the biases included.
@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from skipback.blocks import tensors
-from skipback.engine.state import untouched
+from skipback.core.blocks import tensors
+from skipback.core.state import untouched
 
 DENSE = (nn.Linear,)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 DEAD = (nn.ReLU, nn.ReLU6, nn.Threshold, nn.Hardshrink, nn.Softshrink)
 """Activations whose derivative at 0 is 0."""
 DEAD_OPERATIONS = ("ReluBackward0", "ThresholdBackward0", "HardshrinkBackward0", "SoftshrinkBackward0")
-"""The same as functions, as the autograd graph names them."""
+"""The same activations as functions, by the names of their autograd nodes."""
 
 
 def zeros(net: nn.Module, example: Any = None) -> None:
@@ -69,7 +69,7 @@ def _refuse_dead(net: nn.Module, example: Any) -> None:
 
 
 def _operations(net: nn.Module, example: Any) -> set[str]:
-    """Which operations without a slope at 0 stand in the autograd graph of one forward pass."""
+    """The operations without a slope at 0 in the autograd graph of one forward pass."""
     inputs = example if isinstance(example, tuple) else (example,)
     with untouched(net), torch.enable_grad():
         return _names(tensors(net(*inputs))) & set(DEAD_OPERATIONS)

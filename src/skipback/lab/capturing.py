@@ -8,11 +8,11 @@ import torch
 from torch import Generator, Tensor
 
 import skipback
+from skipback.core.records import Loss
 from skipback.engine.capture.recorder import Recorder
 from skipback.engine.capture.steps import Captured
-from skipback.engine.learner import Learner
 from skipback.lab.data.pipeline_rows import Feed, Resident
-from skipback.types import Loss
+from skipback.learner import Learner
 from skipback.update import Update
 
 
@@ -39,7 +39,7 @@ def capturing(
 
 
 def order_of(feed: Feed, batch: int, generator: Generator) -> Tensor:
-    """The ids of an epoch on the CPU, by the same draw as `Rows.epoch`."""
+    """The ids of an epoch on the CPU, by the same draw as `IndexedRows.epoch`."""
     order = torch.randperm(len(feed), generator=generator)
     dropped = len(feed) % batch if type(feed) is Resident and feed.drop_last else 0
     return order[: len(feed) - dropped]

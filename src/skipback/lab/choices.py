@@ -16,12 +16,12 @@ from skipback.methods import page
 if TYPE_CHECKING:
     import torch
 
+    from skipback.core.method import Method
     from skipback.draws import Draw
     from skipback.lab.data.augment import Augment
     from skipback.lab.data.prepare import Preparation, Transform
     from skipback.lab.data.splits import Splitter
-    from skipback.lab.losses import Loss
-    from skipback.method import Method
+    from skipback.lab.losses import TaskLoss
     from skipback.precision import Precision
 
 DRAWS: dict[str, tuple[str, dict[str, float]]] = {
@@ -64,7 +64,7 @@ PRECISIONS = ("auto", "float32", "onednn", "bf16")
 SPLITS: dict[str, tuple[str, bool]] = {
     "first": ("First", False),
     "last": ("Last", False),
-    "random": ("Random", True),
+    "random": ("Shuffled", True),
     "stratified": ("Stratified", True),
 }
 """Which rows are held out: the splitter, and whether it draws."""
@@ -140,7 +140,7 @@ def method(
     as_published: bool,
     feedback: str | None,
     signal: str | None,
-    loss: Loss,
+    loss: TaskLoss,
     samples: int,
     anchor: int | None = None,
 ) -> Method:
@@ -252,8 +252,8 @@ def preparation(name: str, *, epsilon: float) -> Preparation:
         "cifar10": prepare.CIFAR10,
         "cifar": prepare.CIFAR,
         "imagenet": prepare.IMAGENET,
-        "yuv": prepare.Chain((prepare.Yuv(), prepare.channel())),
-        "zca": prepare.Chain((prepare.Scale(), prepare.Zca(epsilon=epsilon))),
+        "yuv": prepare.Compose((prepare.Yuv(), prepare.channel())),
+        "zca": prepare.Compose((prepare.Scale(), prepare.Zca(epsilon=epsilon))),
     }
     return table[check("preparation", name, list(PREPARATIONS))]
 

@@ -20,11 +20,10 @@ from skipback import __version__
 from skipback.lab import choices, config, data, data_cli, listing
 from skipback.lab.bench import verb as bench
 from skipback.lab.errors import LabError, unknown
-from skipback.lab.flags import parse
+from skipback.lab.flags import Names, parse
 from skipback.methods import TABLE as METHODS
 
 Json = Annotated[bool, tyro.conf.arg(name="json")]
-Names = Annotated[str, tyro.conf.arg(metavar="A,B,...")]
 
 
 class Output(BaseModel):
@@ -203,7 +202,7 @@ def _list(argv: Sequence[str]) -> None:
 
 
 def _data(argv: Sequence[str]) -> None:
-    data_cli.run(parse(data_cli.Data, "data", argv))
+    data_cli.run(parse(data_cli.DataOptions, "data", argv))
 
 
 def _bench(argv: Sequence[str]) -> None:

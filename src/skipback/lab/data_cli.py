@@ -12,7 +12,7 @@ from skipback.lab.data.base import Card
 from skipback.lab.errors import LabError
 
 
-class Data(BaseModel):
+class DataOptions(BaseModel):
     """The data sets: what they are, where they come from, whether the files here are whole."""
 
     action: tyro.conf.Positional[str] = Field("list", description="list, info, fetch or verify")
@@ -21,7 +21,7 @@ class Data(BaseModel):
     )
 
 
-def run(options: Data) -> None:
+def run(options: DataOptions) -> None:
     """Do what was asked.
 
     Raises:

@@ -23,6 +23,9 @@ from pydantic.fields import FieldInfo
 from skipback.lab import config
 from skipback.lab.errors import LabError
 
+Names = Annotated[str, tyro.conf.arg(metavar="A,B,...")]
+"""Names, separated by commas."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 FIRST = ("dataset", "runs", "action", "method", "methods", "seed", "seeds", "epochs", "out")

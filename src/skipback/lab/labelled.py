@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
+from skipback.core.method import Direct, Method
+from skipback.core.records import Needs, SignalInputs
 from skipback.lab.data.nodes import labelled
-from skipback.method import Anchored, Direct, Method
+from skipback.routes.anchored import Anchored
 from skipback.signals import Wrapper
-from skipback.types import Needs, Step
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,12 @@ class Labelled(Wrapper):
         """Those of the inner signal, and the target, which says which nodes have a label."""
         return self.signal.needs | Needs.TARGET
 
-    def __call__(self, step: Step) -> Tensor:
-        """See `Signal`."""
+    @override
+    def __call__(self, step: SignalInputs) -> Tensor:
         assert step.target is not None
         has = labelled(step.target)
         values = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
-        part = Step(**{name: None if value is None else value[has] for name, value in values.items()})
+        part = SignalInputs(**{name: None if value is None else value[has] for name, value in values.items()})
         return torch.zeros_like(step.target).index_put((has,), self.signal(part))
 
 

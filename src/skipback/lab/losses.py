@@ -14,7 +14,7 @@ from skipback.signals import Link, identity, sigmoid, softmax
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loss:
+class TaskLoss:
     """A mean loss on outputs, and what it stands on.
 
     Attributes:
@@ -41,11 +41,11 @@ def _cross_entropy(p: Tensor, t: Tensor) -> Tensor:
 
 
 LOSSES = {
-    "ce": Loss(of_output=F.cross_entropy, link=softmax, of_prediction=_cross_entropy, one_hot=False),
-    "bce": Loss(
+    "ce": TaskLoss(of_output=F.cross_entropy, link=softmax, of_prediction=_cross_entropy, one_hot=False),
+    "bce": TaskLoss(
         of_output=F.binary_cross_entropy_with_logits, link=sigmoid, of_prediction=F.binary_cross_entropy, one_hot=True
     ),
-    "mse": Loss(of_output=F.mse_loss, link=identity, of_prediction=F.mse_loss, one_hot=True),
+    "mse": TaskLoss(of_output=F.mse_loss, link=identity, of_prediction=F.mse_loss, one_hot=True),
 }
 
 

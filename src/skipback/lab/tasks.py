@@ -12,23 +12,23 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from skipback.core.method import Method
+from skipback.core.records import Needs
 from skipback.lab.data import Task
 from skipback.lab.data.nodes import labelled
 from skipback.lab.data.pipeline import Feeds
 from skipback.lab.data.pipeline_rows import Feed
 from skipback.lab.errors import LabError
 from skipback.lab.labelled import of_labelled
-from skipback.lab.losses import LOSSES, Loss
+from skipback.lab.losses import LOSSES, TaskLoss
 from skipback.lab.metrics import Accuracy, MeanAbsoluteError, Metric, classification, regression
 from skipback.lab.nets import Takes
-from skipback.method import Anchored, Direct, Method, Perturbed
-from skipback.types import Needs
 
-Rows = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+SelectRows = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From outputs and targets of a batch to those rows (N, C) and their targets that a loss and a score take."""
 
 
-def as_they_are(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def every_sample(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Every sample counts."""
     return y, t
 
@@ -52,15 +52,15 @@ def _absolute_error(data: Feeds) -> dict[str, Metric]:
     return {"mae_original_units": MeanAbsoluteError(data.target_std)}  # its mean cancels
 
 
-def _all_of_classes(data: Feeds, loss: Loss) -> dict[str, Metric]:
+def _all_of_classes(data: Feeds, loss: TaskLoss) -> dict[str, Metric]:
     return classification(data.outputs, loss.link)
 
 
-def _all_of_values(data: Feeds, loss: Loss) -> dict[str, Metric]:
+def _all_of_values(data: Feeds, loss: TaskLoss) -> dict[str, Metric]:
     return regression(data.target_std, data.target_mean)
 
 
-def _of_tokens(data: Feeds, loss: Loss) -> dict[str, Metric]:
+def _of_tokens(data: Feeds, loss: TaskLoss) -> dict[str, Metric]:
     top = {"top5_accuracy_percent": Accuracy(5)} if data.outputs > 5 else {}
     return {"accuracy_percent": Accuracy(), **top}  # no AUROC: it keeps V numbers of every token
 
@@ -91,14 +91,14 @@ class Rules:
 
     given: Takes = Takes.NUMBERS
     losses: tuple[str, ...] = tuple(LOSSES)
-    rows: Rows = as_they_are
+    rows: SelectRows = every_sample
     scores: Callable[[Feeds], dict[str, Metric]] = _accuracy
-    every: Callable[[Feeds, Loss], dict[str, Metric]] = _all_of_classes
+    every: Callable[[Feeds, TaskLoss], dict[str, Metric]] = _all_of_classes
     of_loss: Callable[[float, Feeds], dict[str, float]] = lambda loss, data: {}
     method: Callable[[Method], Method] = lambda method: method
     local: bool = True
 
-    def loss(self, name: str) -> Loss:
+    def loss(self, name: str) -> TaskLoss:
         """The loss of a name, on the outputs and targets of this task.
 
         Raises:
@@ -107,7 +107,7 @@ class Rules:
         if name not in self.losses:
             raise LabError(f"--loss {name}: here a network is trained with {' or '.join(self.losses)}")
         plain, rows = LOSSES[name], self.rows
-        if rows is as_they_are:
+        if rows is every_sample:
             return plain
         return dataclasses.replace(plain, of_output=lambda y, t: plain.of_output(*rows(y, t)))
 
@@ -118,8 +118,8 @@ class Rules:
             LabError: it cannot teach this task, or not from these feeds.
         """
         _check_ids(name, method, feed)
-        plain = method.method if isinstance(method, Anchored) else method
-        if not self.local and isinstance(plain, Perturbed) and plain.estimate.local:
+        estimate = getattr(method.base, "estimate", None)
+        if not self.local and estimate is not None and estimate.local:
             raise LabError(
                 f"method {name!r} gives each block a classifier of whole samples, which the positions of a text and "
                 "the nodes of a graph are not: choose another method"
@@ -129,8 +129,7 @@ class Rules:
 
 def remembers(method: Method) -> bool:
     """Whether it stores an error per sample."""
-    plain = method.method if isinstance(method, Anchored) else method
-    return isinstance(plain, Direct) and Needs.IDS in plain.signal.needs
+    return Needs.IDS in method.needs
 
 
 def _check_ids(name: str, method: Method, feed: Feed) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import skipback
 from skipback import update
-from skipback.engine.learner import Learner
+from skipback.core.method import Method
 from skipback.lab import choices, machine, metrics, nets
 from skipback.lab.capturing import capturing, order_of
 from skipback.lab.config import Run
@@ -23,10 +23,10 @@ from skipback.lab.data import Dataset
 from skipback.lab.data.pipeline import Feeds, feeds
 from skipback.lab.data.pipeline_rows import Feed
 from skipback.lab.errors import LabError
-from skipback.lab.losses import LOSSES, Loss
+from skipback.lab.losses import LOSSES, TaskLoss
 from skipback.lab.tasks import RULES, remembers
+from skipback.learner import Learner
 from skipback.measure.alignment import alignment
-from skipback.method import Method
 
 PROBE = 256
 """Training samples on which the alignment is measured."""
@@ -48,7 +48,7 @@ class Trainer:
         self.run, self.data = run, data if isinstance(data, Feeds) else feeds(data)
         self.device = machine.device(run.device)
         self.rules = RULES[self.data.task]
-        self.loss: Loss = self.rules.loss(run.loss or "ce")
+        self.loss: TaskLoss = self.rules.loss(run.loss or "ce")
         self.feed = self.data.train.on(self.device, self._targets)
         splits = {"test": self.data.test, "valid": self.data.valid}
         self.scored = {name: feed.on(self.device, self._targets) for name, feed in splits.items() if feed is not None}
@@ -192,7 +192,7 @@ class Trainer:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
 
 
-def _method(run: Run, loss: Loss, samples: int) -> Method:
+def _method(run: Run, loss: TaskLoss, samples: int) -> Method:
     return choices.method(
         run.method,
         as_published=run.as_published,

@@ -9,14 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
-from skipback.engine.learner import Learner
-from skipback.engine.state import untouched
+from skipback.core.records import Loss
+from skipback.core.state import untouched
+from skipback.learner import Learner
 from skipback.measure.aside import prepare
 from skipback.measure.null import rotation_band
-from skipback.method import Direct
-from skipback.types import Loss
 
 NORM_FLOOR = 1e-12
 """Below this norm per sample a direction is rounding noise, and its cosine means nothing."""
@@ -85,18 +83,18 @@ def alignment(
     Raises:
         ValueError: the signal is a delayed one, and `ids` is missing.
     """
-    if not isinstance(learner.method, Direct):
-        return []
     inputs = prepare(learner, x, ids)
+    if learner.direct is None:
+        return []
     with torch.enable_grad():
-        teach = learner.look(*inputs)
+        teach = learner.teaching_probe(*inputs)
     with untouched(learner.net), torch.enable_grad():
-        y, ports = learner.observe(*inputs)
-        e, *gradients = torch.autograd.grad(loss(y, t), [get_gradient_edge(y), *ports.values()])
-    teachings = teach(learner.step_of(e, y, t, ids))
+        outputs, ports = learner.observe(*inputs)
+        e, gradients = outputs.error(loss(outputs.taken, t), ports)
+    teachings, specs = teach(learner.signal_inputs(e, outputs.y, t, ids), e.shape), learner.direct.ports
     return [
-        _compare(port, teachings[port], gradient.reshape(teachings[port].shape))
-        for port, gradient in zip(ports, gradients, strict=True)
+        _compare(port, specs[port].of_port(teachings[port]), specs[port].of_port(gradient))
+        for port, gradient in gradients.items()
     ]
 
 

@@ -1,4 +1,4 @@
-"""Aside: run a training pass of a learner, and leave no trace of it."""
+"""Aside: run a training pass of a learner, and restore everything that it changed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.blocks import Layout, find, first_tensor
-from skipback.engine.learner import Learner
-from skipback.engine.state import all_trainable, untouched
-from skipback.method import Exact
-from skipback.types import Loss
+from skipback.core.blocks import Layout, find
+from skipback.core.outputs import lost_of
+from skipback.core.records import Loss
+from skipback.core.state import all_trainable, untouched
+from skipback.learner import Learner
 
 _INTERNAL = frozenset(vars(nn.Module()))
 
 
 @contextlib.contextmanager
 def aside(learner: Learner) -> Iterator[None]:
-    """Put back all that a training pass changes: `.grad`, batch-norm statistics, memory, counters, random states.
+    """Restore all that a training pass changes: `.grad`, batch-norm statistics, memory, counters, random states.
 
     Weights are not copied: a pass does not change them. Two passes, each in an `aside` of its own, draw the same
     dropout masks and (where a method has any) the same random directions.
@@ -29,8 +29,8 @@ def aside(learner: Learner) -> Iterator[None]:
     gradients = [(p, p.grad) for p in learner.parameters()]
     restores = [_kept(module) for module in learner.modules() if module not in network]
     try:
-        if learner.anchor is not None:
-            learner.anchor.paused = True
+        if learner.route is not None:
+            learner.route.pause()
         with untouched(learner.net):
             for p, _ in gradients:
                 p.grad = None
@@ -43,9 +43,11 @@ def aside(learner: Learner) -> Iterator[None]:
 
 
 def _kept(module: nn.Module) -> Callable[[], None]:
-    """Remember what one module of the method holds. Returns what puts it back."""
+    """Save the state of one module of the method. Returns the function that restores it."""
     buffers = [(name, buffer, buffer.detach().clone()) for name, buffer in module.named_buffers(recurse=False)]
     attributes = {name: value for name, value in vars(module).items() if name not in _INTERNAL}
+    # a memory's rows are plain tensors
+    plain = [(value, value.detach().clone()) for value in attributes.values() if isinstance(value, Tensor)]
     lists = [(value, list(value)) for value in attributes.values() if isinstance(value, list)]
     tables = [(value, dict(value)) for value in attributes.values() if isinstance(value, dict)]
     generators = [(g, g.get_state()) for g in attributes.values() if isinstance(g, torch.Generator)]
@@ -56,6 +58,9 @@ def _kept(module: nn.Module) -> Callable[[], None]:
                 buffer.data.copy_(before)  # .data: the version stays, so a loss that waits for backward can still run
             module._buffers[name] = buffer
         vars(module).update(attributes)
+        for tensor, before in plain:
+            if not torch.equal(tensor, before):
+                tensor.data.copy_(before)
         for items, old in lists:
             items[:] = old
         for table, rows in tables:
@@ -68,13 +73,13 @@ def _kept(module: nn.Module) -> Callable[[], None]:
 
 
 def prepare(learner: Learner, x: Any, ids: Tensor | None) -> tuple[Any, ...]:
-    """Find the blocks if nobody has, and return the inputs as a tuple.
+    """Find the blocks if they are not known, and return the inputs as a tuple.
 
     Raises:
         ValueError: the signal is a delayed one, and `ids` is missing.
     """
     inputs = x if isinstance(x, tuple) else (x,)
-    if learner.layout is None and not isinstance(learner.method, Exact):
+    if learner.route is None:
         learner.discover(*inputs)
     if learner.memory is not None and ids is None:
         raise ValueError("this signal comes from the memory of each sample: pass ids=")
@@ -82,19 +87,17 @@ def prepare(learner: Learner, x: Any, ids: Tensor | None) -> tuple[Any, ...]:
 
 
 def layout_of(learner: Learner, inputs: tuple[Any, ...]) -> Layout:
-    """The blocks: those of the method, or (for plain backprop, which has no cuts) those that a method would have."""
+    """The blocks of the method; for plain backprop, which has no cuts, the blocks that a direct method would have."""
     if learner.layout is not None:
         return learner.layout
     with learner.exact(), untouched(learner.net), all_trainable(learner.net):
-        return find(learner.net, learner.names, lambda: learner.net(*inputs))
+        return find(learner.net, learner.names, lambda: learner.net(*inputs), frozenset())
 
 
 def teach(learner: Learner, inputs: tuple[Any, ...], t: Tensor, loss: Loss, ids: Tensor | None, given: Tensor) -> None:
     """One training pass: forward with the target `given` to the method, loss of the target `t`, backward."""
     with torch.enable_grad():
-        y = first_tensor(learner(*inputs, target=given, ids=ids))
-        assert y is not None
-        loss(y, t).backward()
+        loss(lost_of(learner(*inputs, target=given, ids=ids)), t).backward()
 
 
 def gradients(
@@ -107,7 +110,7 @@ def gradients(
     given: Tensor | None = None,
     exact: bool = False,
 ) -> dict[str, Tensor | None]:
-    """What one training pass leaves in `.grad` of each of the network's parameters. Nothing changes.
+    """The gradients that one training pass writes to `.grad` of the network's parameters. Nothing changes.
 
     Args:
         learner: with any method.
@@ -115,8 +118,8 @@ def gradients(
         t: the target of the loss.
         loss: loss(output, target).
         ids: for delayed signals.
-        given: the target that the method gets; `None` is t.
-        exact: backprop's gradient instead: same weights, mode and dropout masks.
+        given: the target that is passed to the method; `None` is t.
+        exact: compute backprop's gradients instead, with the same weights, mode and dropout masks.
     """
     inputs = prepare(learner, x, ids)
     with aside(learner), learner.exact() if exact else contextlib.nullcontext():

@@ -4,21 +4,21 @@ One base pass gives the update of every block (the gradients of its parameters).
 and the updates are compared. For block l, "deeper" is every block that runs after it, with the head.
 
     exact             the same pass by plain backprop. The same update: it is exactly backprop's.
-    weight transport  the deeper weights are moved at random, and all that modules with weights and the network return
-                      is held at its old value, as are directional derivatives in forward mode: activations, output,
-                      error and signal are as before, and only a gradient that is sent back meets other weights. Another
-                      update: it is made with the deeper weights, beyond what they did to the output.
-    update lock       the forward pass is as before, but no gradient comes back through the block's port. Another
+    weight transport  the deeper weights are perturbed at random, and the outputs of the network and of its modules with
+                      weights are held at their old values, as are directional derivatives in forward mode: activations,
+                      output, error and signal are as before, and only a gradient that is propagated back multiplies
+                      other weights. Another update: it uses the deeper weights, beyond their effect on the output.
+    update lock       the forward pass is as before, but the gradient through the block's port is zeroed. Another
                       update: it waits for the deeper blocks' backward pass.
-    forward lock      the deeper weights are moved, nothing is held, and the error that the loss sends back is exchanged
-                      for noise. Another update: it waits for the output, i.e. for the deeper blocks' forward pass.
-    target            the method is given other targets, the loss keeps its own. Another update: it uses the target
+    forward lock      the deeper weights are perturbed, nothing is held, and the gradient at the output is replaced by
+                      noise. Another update: it waits for the output, i.e. for the deeper blocks' forward pass.
+    target            other targets are passed to the method, not to the loss. Another update: it uses the target
                       beside the gradient of the loss.
-    earlier visits    before the pass, the same batch was visited once; the weights of that visit are moved. Another
-                      update: the method remembers.
+    earlier visits    before the pass, the same batch is trained on once, with perturbed weights. Another update: the
+                      method stores something of each visit.
 
 "Another" means a relative difference above the square root of the dtype's rounding. Weights that several blocks share
-are left out; `None` means that there is nothing to compare (an update that stays zero, no block that is deeper).
+are left out; `None` means that there is nothing to compare (both updates are zero, or no block is deeper).
 """
 
 from __future__ import annotations
@@ -32,31 +32,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.blocks import Layout
-from skipback.engine.guards import SkipbackWarning
-from skipback.engine.learner import Learner
-from skipback.engine.state import untouched
+from skipback.core.blocks import Layout
+from skipback.core.records import Loss, SkipbackWarning
+from skipback.core.state import untouched
+from skipback.learner import Learner
 from skipback.measure.aside import aside, gradients, layout_of, prepare, teach
 from skipback.measure.interventions import exchanged, held, moved, recording, severed
-from skipback.types import Loss
 
 Gradients = dict[str, Tensor | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockAudit:
-    """What was measured at one block; see the module for what each word means.
+    """The answers for one block; the module's docstring defines each.
 
     Attributes:
         block: its name; the head's is "head".
-        update_norm: of the gradients of its parameters, all together.
-        moves: whether that is not zero.
-        exact: whether it is exactly backprop's.
+        update_norm: norm of the gradients of its parameters, all together.
+        moves: whether this norm is not zero.
+        exact: whether the update is exactly backprop's.
         weight_transport: whether it uses the weights of deeper blocks.
         update_lock: whether it waits for the backward pass of deeper blocks.
         forward_lock: whether it waits for the forward pass of deeper blocks.
         target: whether it uses the target beside the loss gradient.
-        earlier_visits: whether it depends on what these samples left at an earlier visit.
+        earlier_visits: whether it depends on an earlier visit of the same samples.
     """
 
     block: str
@@ -91,7 +90,7 @@ def audit(learner: Learner, x: Any, t: Tensor, loss: Loss, ids: Tensor | None = 
 
 
 class _Probe:
-    """The base pass, and what is compared with it."""
+    """The base pass, and the passes that are compared with it."""
 
     def __init__(self, learner: Learner, inputs: tuple[Any, ...], t: Tensor, loss: Loss, ids: Tensor | None) -> None:
         self.learner, self.net, self.batch = learner, learner.net, (inputs, t, loss, ids)
@@ -104,12 +103,12 @@ class _Probe:
         self.visits = self.after_visit(()), self.after_visit(tuple(self.net.parameters()))
 
     def update(self, *, other: Loss | None = None, **how: Any) -> Gradients:
-        """The gradients that one pass leaves, of this loss or of another one."""
+        """The gradients of one pass, by the batch's loss or another one."""
         inputs, t, loss, ids = self.batch
         return gradients(self.learner, inputs, t, other or loss, ids=ids, **how)
 
     def after_visit(self, parameters: tuple[nn.Parameter, ...]) -> Gradients:
-        """The gradients of a pass after one visit, with these parameters moved during the visit."""
+        """The gradients of a pass after one visit, in which these parameters were perturbed."""
         inputs, t, loss, ids = self.batch
         with aside(self.learner):
             with untouched(self.net), moved(parameters):
@@ -117,7 +116,7 @@ class _Probe:
             return self.update()
 
     def block(self, k: int) -> BlockAudit:
-        """What was measured at segment k."""
+        """Measure segment k."""
         segment, own = self.layout.segments[k], _own(self.layout, k)
         norm = float(self.flat(self.base, list(segment.parameters)).norm())
         transported, waiting, late = self.without_deeper(k) if own and _deeper(self.layout, k) else (None, None, None)
@@ -135,11 +134,11 @@ class _Probe:
         )
 
     def without_deeper(self, k: int) -> tuple[Gradients, Gradients, Gradients]:
-        """The updates with other weights deeper, without the backward pass from there, and with another output."""
+        """The updates with perturbed deeper weights, with a zeroed gradient from there, and with another output."""
         deeper = _deeper(self.layout, k)
         with moved(deeper), held(self.net, self.recorded):
             transported = self.update()
-        with severed(self.net, [cut for cut in self.layout.cuts if cut.block == self.layout.segments[k].block]):
+        with severed(self.net, self.layout, self.layout.segments[k].block):
             waiting = self.update()
         with moved(deeper):
             late = self.update(other=exchanged(self.batch[2]))
@@ -168,14 +167,14 @@ def _own(layout: Layout, k: int) -> list[nn.Parameter]:
 
 
 def _deeper(layout: Layout, k: int) -> list[nn.Parameter]:
-    """The parameters of the blocks that run after this one, without those that it or an earlier one shares."""
+    """The parameters of later blocks, without those that block k or an earlier one shares."""
     before = {p for segment in layout.segments[: k + 1] for p in segment.parameters}
     found = (p for segment in layout.segments[k + 1 :] for p in segment.parameters if p not in before)
     return list(dict.fromkeys(found))
 
 
 def _other(t: Tensor, layout: Layout) -> Tensor:
-    """Other targets of the same kind: the next class; values moved on by one place, or by one where there is one."""
+    """Other targets of the same kind: the next class; a vector of values rolled by one; a single value plus 1."""
     if not t.is_floating_point():
         y = layout.segments[-1].shape  # (N, C), (N, T, C) for a sequence, or (N, C, H, W) for dense labels
         return (t + 1) % (y[1] if len(y) > 2 and y[2:] == tuple(t.shape[1:]) else y[-1])

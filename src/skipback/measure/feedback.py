@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from skipback.engine.learner import Learner
-from skipback.engine.state import untouched
+from skipback.core.records import Loss, PortSpec
+from skipback.core.rows import PositionRows
+from skipback.core.state import untouched
+from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict, degrees
 from skipback.measure.aside import prepare
 from skipback.measure.rank import matrices
-from skipback.types import Loss, PortSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +62,16 @@ def feedback_alignment(
     if not feedback:
         return []
     jacobians = _jacobians(learner, inputs)
-    assert learner.star is not None
-    folded = {port: _own(J, learner.star.ports[port]) for port, J in jacobians.items()}
+    assert learner.direct is not None
+    folded = {port: _own(J, learner.direct.ports[port]) for port, J in jacobians.items()}
     return [_compare(port, B, folded[port]) for port, B in feedback.items() if port in folded]
 
 
 def _jacobians(learner: Learner, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
     """The mean over samples of dy/dh (C, D) at each port."""
     with untouched(learner.net), torch.enable_grad():
-        y, ports = learner.observe(*inputs)
+        outputs, ports = learner.observe(*inputs)
+        y = outputs.y
         edges: list[GradientEdge] = list(ports.values())
         rows, out = y.reshape(len(y), -1), get_gradient_edge(y)
         one = torch.zeros_like(rows)
@@ -81,9 +83,18 @@ def _jacobians(learner: Learner, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
 
 
 def _own(J: Tensor, port: PortSpec) -> Tensor:
-    """The Jacobian (C, D); for a sequence (V, D), the mean over positions, each with respect to its own port."""
+    """The Jacobian (C, D); for a sequence (V, D), the mean over positions, each with respect to its own port.
+
+    Raises:
+        ValueError: a port is taught place by place, where no one Jacobian is what its feedback stands for.
+    """
     if not port.positions:
         return J
+    if not isinstance(port.rows, PositionRows):
+        raise ValueError(
+            f"port {port.name!r} is taught place by place, and the Jacobian of a whole image is no matrix (C, D) that "
+            "its feedback could be compared with: use alignment()"
+        )
     blocks = J.unflatten(0, (-1, port.outputs)).unflatten(2, (-1, port.size))
     own: Tensor = blocks.diagonal(dim1=0, dim2=2).mean(2)
     return own

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from skipback.engine.learner import Learner
+from skipback.core.records import Loss
+from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict, degrees
 from skipback.measure.aside import gradients
 from skipback.measure.null import sign_band
-from skipback.types import Loss
 
 SAME = 1 - 1e-9
 """Above this cosine, two gradients differ by rounding at most: that is no chance, however few the units (the head)."""

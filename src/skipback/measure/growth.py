@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skipback.blocks import Cut, install
-from skipback.engine.learner import Learner
-from skipback.engine.state import untouched
+from skipback.core.blocks import Cut, tapped
+from skipback.core.records import Loss
+from skipback.core.state import untouched
+from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict
 from skipback.measure.aside import layout_of, prepare
-from skipback.types import Loss
 
 HEALTHY, EXPLODED = 25.0, 50.0
 
@@ -62,13 +62,9 @@ def _norms(learner: Learner, inputs: tuple[Any, ...]) -> dict[str, float]:
     def keep(cut: Cut, port: Tensor) -> None:
         norms[cut.block] = float(port.detach().flatten(1).double().norm(dim=1).mean())
 
-    handles = install(learner.net, layout_of(learner, inputs).cuts, keep)
-    try:
-        with untouched(learner.net), torch.enable_grad(), learner.exact():
-            learner.net(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    layout = layout_of(learner, inputs)
+    with tapped(learner.net, layout, keep), untouched(learner.net), torch.enable_grad(), learner.exact():
+        learner.net(*inputs)
     return norms
 
 

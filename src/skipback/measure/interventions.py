@@ -1,4 +1,4 @@
-"""Interventions: change one thing of a network during a pass, and leave the rest as it was."""
+"""Interventions: change one thing in a pass of a network, and hold everything else."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.hooks import RemovableHandle
 
-from skipback.blocks import Cut, install, map_tensors, tensors
-from skipback.types import Loss
+from skipback.core.blocks import Cut, Layout, map_tensors, tapped, tensors
+from skipback.core.learner import Forward
+from skipback.core.records import Loss
 
 Recorded = dict[str, list[list[tuple[Tensor, Tensor | None]]]]
-"""By module, for each of its calls, the tensors that it returned, with their tangents in forward mode."""
+"""By module name, for each of its calls, the returned tensors and their forward-mode tangents."""
 
 OUTPUT = ""
 """The network itself."""
@@ -23,38 +24,28 @@ OUTPUT = ""
 
 @contextlib.contextmanager
 def moved(parameters: Sequence[nn.Parameter], *, seed: int = 0) -> Iterator[None]:
-    """Move weights at random, by as much as they are large: w + rms(w) * gaussian (0.1 where w is all zeros).
+    """Perturb weights at random, by as much as they are large: w + rms(w) * gaussian (0.1 where w is all zeros).
 
-    The parameters get other storage for a while, so their own comes back to the bit, and a loss that waits for its
-    backward does not notice.
+    The parameters get other storage inside, so afterwards they have the same bits, and a graph that still waits for its
+    backward is not invalidated.
     """
-    kept = [p.data for p in parameters]
+    saved = [p.data for p in parameters]
     generator = torch.Generator().manual_seed(seed)
     try:
-        for p, data in zip(parameters, kept, strict=True):
+        for p, data in zip(parameters, saved, strict=True):
             size = float(data.detach().double().square().mean().sqrt()) or 0.1
             p.data = data + size * torch.randn(data.shape, generator=generator).to(data)
         yield
     finally:
-        for p, data in zip(parameters, kept, strict=True):
+        for p, data in zip(parameters, saved, strict=True):
             p.data = data
 
 
 @contextlib.contextmanager
-def severed(net: nn.Module, cuts: Sequence[Cut]) -> Iterator[None]:
-    """Let no gradient come back through these cuts. Every forward value stays; a graph that is cut there does too."""
-    handles: list[RemovableHandle] = []
-
-    def open_pass(module: nn.Module, args: Any) -> None:
-        # only now, behind the method's own cuts: its port must still be taught, only what flows on is severed
-        _remove(handles)
-        handles[:] = install(net, cuts, _sever)
-
-    with _removed([net.register_forward_pre_hook(open_pass)]):
-        try:
-            yield
-        finally:
-            _remove(handles)
+def severed(net: nn.Module, layout: Layout, block: str) -> Iterator[None]:
+    """Zero the gradient that comes back through the port of a block. Forward values and the method's cuts stay the same."""
+    with tapped(net, layout, _sever, only=block):  # registered after the method's own cuts: its ports are still taught
+        yield
 
 
 def _sever(cut: Cut, port: Tensor) -> Tensor:
@@ -63,27 +54,28 @@ def _sever(cut: Cut, port: Tensor) -> Tensor:
 
 
 def exchanged(loss: Loss, *, seed: int = 0) -> Loss:
-    """The same loss, but the error that it sends back to the output is noise of the same size."""
+    """Return the same loss with another gradient at the output: noise of the same size."""
 
     def noise(e: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         return e.square().mean().sqrt() * torch.randn(e.shape, generator=generator).to(e)
 
-    def other(y: Tensor, t: Tensor) -> Tensor:
-        if y.requires_grad:
-            y.register_hook(noise)
-        return loss(y, t)
+    def other(output: Any, t: Any) -> Tensor:
+        for y in tensors(output):  # one, or all that a network of several outputs returns
+            if y.requires_grad:
+                y.register_hook(noise)
+        return loss(output, t)
 
     return other
 
 
 @contextlib.contextmanager
 def recording(net: nn.Module) -> Iterator[Recorded]:
-    """Record what every module with weights returns inside, call by call, and what the network does."""
+    """Context that records the outputs of every module with weights, call by call, and of the network."""
     found: Recorded = {}
 
     def record(name: str, tree: Any) -> None:
-        # a clone: what follows may write in place
+        # a clone, as later layers may overwrite the output
         found.setdefault(name, []).append([_map(forward_ad.unpack_dual(t), _clone) for t in tensors(tree)])
 
     with _tapped(net, record):
@@ -92,12 +84,12 @@ def recording(net: nn.Module) -> Iterator[Recorded]:
 
 @contextlib.contextmanager
 def held(net: nn.Module, recorded: Recorded) -> Iterator[None]:
-    """Let every module with weights, and the network, return what was recorded, with the backward pass of now.
+    """Context in which every module with weights, and the network, returns its recorded output, with its own backward.
 
-    o' = o + (recorded - o).detach(), and its forward-mode tangent likewise: whoever looks at what the forward pass
-    computes sees what was there (activations, their derivatives, the output, its error, its directional derivatives),
-    and whoever sends a gradient back sends it through the weights of now. What a module with several weights keeps
-    inside (the softmax of an attention) is not held.
+    o' = o + (recorded - o).detach(), and its forward-mode tangent likewise: all that the forward pass computes is as
+    recorded (activations, their derivatives, the output, its error, its directional derivatives), and gradients are
+    propagated through the current weights. Intermediate values inside a module with several weights (the softmax of an
+    attention) are not held.
     """
     left = {name: iter(calls) for name, calls in recorded.items()}
 
@@ -132,7 +124,7 @@ def _clone(tensor: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _tapped(net: nn.Module, tap: Any) -> Iterator[None]:
-    """Call tap(name, output) after every module with weights (it may return another output), then for the network."""
+    """Call tap(name, output) after every module with weights, then after the network; `tap` may replace the output."""
 
     def hook(name: str) -> Any:
         return lambda module, args, output: tap(name, output)
@@ -142,10 +134,29 @@ def _tapped(net: nn.Module, tap: Any) -> Iterator[None]:
         for name, module in net.named_modules()
         if name and next(module.parameters(recurse=False), None) is not None
     ]
-    # prepended: before the method looks at the output
-    handles.append(net.register_forward_hook(hook(OUTPUT), prepend=True))
-    with _removed(handles):
+    with _removed(handles), _output_tapped(net, tap):
         yield
+
+
+@contextlib.contextmanager
+def _output_tapped(net: nn.Module, tap: Any) -> Iterator[None]:
+    """The same for what the network's own forward returns, before the method has read and connected it."""
+    stand_in = vars(net).get("forward")
+    if not isinstance(stand_in, Forward):
+        raise RuntimeError("no method is attached to this network any more, so there is nothing to look at")
+    learner, before = stand_in.learner, stand_in.learner.replaced
+    own = before or type(net).forward.__get__(net)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        output = own(*args, **kwargs)
+        held = tap(OUTPUT, output)
+        return output if held is None else held
+
+    learner.replaced = forward
+    try:
+        yield
+    finally:
+        learner.replaced = before
 
 
 @contextlib.contextmanager

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from skipback.engine.learner import Learner
+from skipback.core.records import Loss
+from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict, alignment
-from skipback.types import Loss
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skipback.engine.learner import Learner
+from skipback.core.records import Loss
+from skipback.learner import Learner
 from skipback.measure.aside import prepare
-from skipback.method import Direct
-from skipback.types import Loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ def feedback_rank(learner: Learner, x: Any, t: Tensor, loss: Loss, *, ids: Tenso
 
     Args:
         learner: with any method.
-        x: the input, or a tuple of inputs: finds the blocks, if nobody has.
+        x: the input, or a tuple of inputs, to find the blocks if they are not known.
         t: not used; every measure takes the same arguments.
         loss: not used.
         ids: for delayed signals.
@@ -46,8 +45,8 @@ def feedback_rank(learner: Learner, x: Any, t: Tensor, loss: Loss, *, ids: Tenso
 
 
 def matrices(learner: Learner) -> dict[str, Tensor]:
-    """The feedback of each port as the matrix (C, D) that it acts as, whatever it is stored as."""
-    if not isinstance(learner.method, Direct) or learner.layout is None:
+    """The feedback of each port as a matrix (C, D), however it is stored."""
+    if learner.direct is None:
         return {}
     return {port: B.detach().flatten(1).double() for port, B in learner.feedback.items()}
 

@@ -1,4 +1,4 @@
-"""Saturation: which share of the units at a port no longer reacts to what its weights do?"""
+"""Saturation: which share of the units at a port hardly reacts to its pre-activation?"""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from skipback.blocks import Cut, first_tensor, install
-from skipback.engine.learner import Learner
-from skipback.engine.state import untouched
+from skipback.core.blocks import Cut, first_tensor, tapped
+from skipback.core.records import Loss
+from skipback.core.state import untouched
+from skipback.learner import Learner
 from skipback.measure.aside import layout_of, prepare
-from skipback.types import Loss
 
 FLAT = 0.02
 """A derivative below this is nearly zero. For tanh, 1 - h^2 < 0.02 is |h| > 0.99; for relu it is h = 0."""
@@ -57,34 +57,33 @@ def saturation(learner: Learner, x: Any, t: Tensor, loss: Loss, *, ids: Tensor |
         return [_saturation(port, *stretch, generator) for port, stretch in stretches.items()]
 
 
-Point = tuple[GradientEdge, Tensor]
-"""Where a tensor stands in the graph, and zeros of its shape."""
+TracedTensor = tuple[GradientEdge, Tensor]
+"""A tensor's edge in the autograd graph, and zeros of its shape."""
 
 
-def _point(tensor: Tensor) -> Point:
-    return get_gradient_edge(tensor), torch.zeros_like(tensor)  # the tensor itself may be written in place later
+def _traced(tensor: Tensor) -> TracedTensor:
+    return get_gradient_edge(tensor), torch.zeros_like(tensor)  # not the tensor, which a later layer may overwrite
 
 
-def _run(learner: Learner, inputs: tuple[Any, ...]) -> dict[str, tuple[Point, Point]]:
+def _run(learner: Learner, inputs: tuple[Any, ...]) -> dict[str, tuple[TracedTensor, TracedTensor]]:
     """The pre-activation and the port of each block, in one plain pass."""
-    found: dict[str, tuple[Point, Point]] = {}
-    last: list[Point] = []
+    found: dict[str, tuple[TracedTensor, TracedTensor]] = {}
+    last: list[TracedTensor] = []
 
     def owner(module: nn.Module, args: Any, output: Any) -> None:
         tensor = first_tensor(output)
         if tensor is not None and tensor.requires_grad:
-            last[:] = [_point(tensor)]
+            last[:] = [_traced(tensor)]
 
     def keep(cut: Cut, port: Tensor) -> None:
         if last:
-            found[cut.block] = (last[0], _point(port))
+            found[cut.block] = (last[0], _traced(port))
 
-    cuts = layout_of(learner, inputs).cuts
+    layout = layout_of(learner, inputs)
     weighted = [m for m in learner.net.modules() if next(m.parameters(recurse=False), None) is not None]
     handles: list[RemovableHandle] = [m.register_forward_hook(owner) for m in weighted]
-    handles += install(learner.net, cuts, keep)  # after those: a cut behind a module comes last
     try:
-        with learner.exact():
+        with tapped(learner.net, layout, keep), learner.exact():  # after those: a cut behind a module comes last
             learner.net(*inputs)
     finally:
         for handle in handles:
@@ -92,12 +91,12 @@ def _run(learner: Learner, inputs: tuple[Any, ...]) -> dict[str, tuple[Point, Po
     return found
 
 
-def _saturation(port: str, before: Point, after: Point, generator: torch.Generator) -> Saturation:
+def _saturation(port: str, before: TracedTensor, after: TracedTensor, generator: torch.Generator) -> Saturation:
     flat = (_directional(before, after, generator).abs() < FLAT).flatten(1)
     return Saturation(port=port, share=float(flat.double().mean()), dead=float(flat.all(0).double().mean()))
 
 
-def _directional(before: Point, after: Point, generator: torch.Generator) -> Tensor:
+def _directional(before: TracedTensor, after: TracedTensor, generator: torch.Generator) -> Tensor:
     """J v for J = d after / d before: the derivative of u J along u is J v, for any u."""
     u = after[1].clone().requires_grad_(True)
     (uJ,) = torch.autograd.grad(after[0], before[0], grad_outputs=u, create_graph=True, materialize_grads=True)

@@ -1,28 +1,26 @@
 """Stability: does the teaching of a port point the same way in every batch?
 
 A direction that changes from batch to batch averages out over training, however well it aligns within one. The faeval
-study of feedback alignment asks this of backprop's gradient; here the teaching is asked beside it.
+study of feedback alignment measures this for backprop's gradient; here the teaching is measured beside it.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from skipback.blocks import Cut, first_tensor, install, map_tensors
-from skipback.engine.learner import Learner
-from skipback.engine.state import untouched
+from skipback.core.blocks import Layout, map_tensors
+from skipback.core.records import Loss
+from skipback.core.state import untouched
+from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict
 from skipback.measure.aside import layout_of, prepare
 from skipback.measure.rank import participation
-from skipback.method import Direct
-from skipback.types import Loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +70,9 @@ def stability(
     inputs = prepare(learner, x, ids)
     if not 2 <= batches <= len(t):
         raise ValueError(f"batches must be from 2 to the number of samples ({len(t)}), got {batches}")
-    cuts = layout_of(learner, inputs).cuts
+    layout = layout_of(learner, inputs)
     with untouched(learner.net), torch.enable_grad():  # one for all batches: in another each, the masks would repeat
-        found = [_batch(learner, cuts, part, loss) for part in _split(inputs, t, ids, batches)]
+        found = [_batch(learner, layout, part, loss) for part in _split(inputs, t, ids, batches)]
     return [_compare(port, [one[port] for one in found]) for port in found[0]]
 
 
@@ -89,38 +87,21 @@ def _split(inputs: tuple[Any, ...], t: Tensor, ids: Tensor | None, batches: int)
 
 
 def _picker(positions: Tensor) -> Callable[[Tensor], Tensor]:
-    """Picks these samples out of a tensor that has one row for each."""
+    """Return a function that selects these samples from a tensor with one row per sample."""
     return lambda tensor: tensor[positions.to(tensor.device)]
 
 
-def _batch(learner: Learner, cuts: Sequence[Cut], part: Part, loss: Loss) -> dict[str, Pair]:
+def _batch(learner: Learner, layout: Layout, part: Part, loss: Loss) -> dict[str, Pair]:
     inputs, t, ids = part
-    teach = learner.look(*inputs)
-    y, ports = _observe(learner, cuts, inputs)
-    e, *gradients = torch.autograd.grad(loss(y, t), [get_gradient_edge(y), *ports.values()])
-    teachings = teach(learner.step_of(e, y, t, ids)) if isinstance(learner.method, Direct) else {}
+    teach = learner.teaching_probe(*inputs)
+    outputs, ports = learner.observe(*inputs, layout=layout)
+    e, gradients = outputs.error(loss(outputs.taken, t), ports)
+    direct = learner.direct
+    teachings = {} if direct is None else teach(learner.signal_inputs(e, outputs.y, t, ids), e.shape)
     return {
         port: (_rows(teachings.get(port, torch.zeros_like(gradient))), _rows(gradient))
-        for port, gradient in zip(ports, gradients, strict=True)
+        for port, gradient in gradients.items()
     }
-
-
-def _observe(learner: Learner, cuts: Sequence[Cut], inputs: tuple[Any, ...]) -> tuple[Tensor, dict[str, GradientEdge]]:
-    """As `learner.observe`, also where the method has no cuts of its own (backprop)."""
-    ports: dict[str, GradientEdge] = {}
-
-    def keep(cut: Cut, port: Tensor) -> None:
-        ports[cut.block] = get_gradient_edge(port)
-
-    handles = install(learner.net, cuts, keep)
-    try:
-        with learner.exact():
-            y = first_tensor(learner.net(*inputs))
-    finally:
-        for handle in handles:
-            handle.remove()
-    assert y is not None
-    return y, ports
 
 
 def _rows(tensor: Tensor) -> Tensor:

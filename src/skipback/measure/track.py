@@ -1,4 +1,4 @@
-"""Track: measure every so many training passes, while training goes on as if nobody looked."""
+"""Track: measure at every k-th training pass; training itself stays the same to the bit."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from skipback.engine.learner import Learner
+from skipback.core.records import Loss
+from skipback.learner import Learner
 from skipback.measure.alignment import alignment
-from skipback.types import Loss
 
 Measure = Callable[..., Sequence[Any]]
 """measure(learner, x, t, loss, ids=ids) -> records."""
@@ -19,12 +19,12 @@ Measure = Callable[..., Sequence[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What one measure found.
+    """The result of one measure.
 
     Attributes:
-        forward: how many training passes had begun and ended before: 0 is before the first one.
+        forward: number of training passes before it: 0 is before the first one.
         measure: the measure's name.
-        records: what it returned.
+        records: the records that the measure returned.
     """
 
     forward: int
@@ -33,18 +33,18 @@ class Look:
 
 
 class Track:
-    """Looks, growing while the network trains. Made by `track`; `stop` ends it, and so does the end of a `with`."""
+    """Measures while the network trains, and collects the results in `looks`, until `stop` or the end of a `with`."""
 
     def __init__(self, learner: Learner, measures: Sequence[Measure], every: int, arguments: dict[str, Any]) -> None:
         self.learner, self.measures, self.every, self.arguments = learner, measures, every, arguments
         self.looks: list[Look] = []
         self.forwards = 0
         self._looking = False
-        # before the learner opens its ports, so that a measure finds the network at rest
+        # prepended: before the learner's hook, so that a measure runs outside of a pass
         self._handle = learner.net.register_forward_pre_hook(self._count, prepend=True)
 
     def stop(self) -> list[Look]:
-        """Look no more. Returns the looks so far."""
+        """Stop measuring. Returns all results."""
         self._handle.remove()
         return self.looks
 
@@ -56,7 +56,7 @@ class Track:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _count(self, net: nn.Module, args: Any) -> None:
-        if self._looking or not net.training or self.learner.ports.idle:
+        if self._looking or not net.training or self.learner.gate.idle:
             return
         self._looking = True
         try:

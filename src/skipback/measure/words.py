@@ -24,7 +24,7 @@ update lock       it waits for the backward pass of deeper blocks
 forward lock      it waits for the output, and so for the forward pass of deeper blocks
 target            it uses the target beside the gradient of the loss
 earlier visits    it depends on what the same samples left before"""
-"""What each word means, for whoever has not read `skipback.measure.audit`."""
+"""What each column means, in short; `skipback.measure.audit` defines it."""
 
 
 def word(answer: bool | None) -> str:

@@ -16,8 +16,8 @@ Deviations: none known; the formula is that of the abstract and of our reference
 
 from __future__ import annotations
 
-from skipback.feedback import Feedback
-from skipback.method import Direct, Paper
+from skipback.core.feedback import Feedback
+from skipback.core.method import Direct, Paper
 from skipback.signals import LossGradient
 from skipback.structures import Gated
 

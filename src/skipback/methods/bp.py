@@ -10,7 +10,7 @@ Deviations: none.
 
 from __future__ import annotations
 
-from skipback.method import Exact, Paper
+from skipback.core.method import Exact, Paper
 
 PAPER = Paper(
     title="Learning representations by back-propagating errors",

@@ -23,23 +23,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from skipback.draws import Draw, Uniform
-from skipback.method import Layerwise
 from skipback.papers import LIAO_2016
-from skipback.transport import Signed
+from skipback.routes.layerwise import Layerwise
+from skipback.transport import SignSymmetric
 
 PAPER = LIAO_2016
 
 
 @dataclass(frozen=True)
-class Redrawn(Signed):
+class Redrawn(SignSymmetric):
     """M = |B| sign(W), with B drawn anew for every batch."""
 
     random = True
 
+    @override
     def redraw(self, weight: Tensor, feedback: Tensor, generator: Generator) -> Tensor:
-        """See `Transport`."""
         return self.init(weight, generator)
 
 

@@ -21,8 +21,8 @@ Deviations of the library's convention from the published code:
 
 from __future__ import annotations
 
-from skipback.feedback import Feedback, Fixed
-from skipback.method import Direct
+from skipback.core.feedback import Feedback, Fixed
+from skipback.core.method import Direct
 from skipback.papers import NOKLAND_2016
 from skipback.signals import Link, LossGradient, OutputError, sigmoid
 

@@ -16,9 +16,9 @@ Deviations of the library's convention from the published code:
 
 from __future__ import annotations
 
+from skipback.core.feedback import Feedback, Fixed
+from skipback.core.method import Direct
 from skipback.draws import KaimingUniform
-from skipback.feedback import Feedback, Fixed
-from skipback.method import Direct
 from skipback.papers import FRENKEL_2021
 from skipback.signals import Scaled, Target
 

@@ -23,9 +23,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
+from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, Matrix, Sees, correlation
+from skipback.core.method import Direct, Paper
 from skipback.draws import Draw, Gaussian
-from skipback.feedback import Feedback, Lesson, Matrix, Parts, Sees, correlation
-from skipback.method import Direct, Paper
 from skipback.signals import LossGradient, Signal
 
 PAPER = Paper(
@@ -49,8 +51,8 @@ class ErrorCorrelation(Matrix):
     learns = True
     sees = Sees.ACTIVITY
 
-    def gradient(self, lesson: Lesson, parts: Parts) -> Parts:
-        """See `Feedback`."""
+    @override
+    def gradient(self, lesson: Lesson, parts: FeedbackTensors) -> FeedbackTensors:
         (B,) = parts
         return (B - correlation(lesson.signal, lesson, B),)
 

@@ -25,15 +25,15 @@ Deviations of the library's convention from the published code:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from skipback.core.feedback import Feedback, Fixed
+from skipback.core.method import Direct, Paper
+from skipback.core.records import Loss
 from skipback.draws import KaimingUniform
-from skipback.feedback import Feedback, Fixed
 from skipback.memory import Initial
-from skipback.method import Direct, Paper
 from skipback.signals import (
     Delayed,
     Link,
@@ -89,10 +89,6 @@ def as_published(
     return Direct(paper=PAPER, signal=Scaled(signal, factor=-1.0), feedback=feedback)
 
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""loss(prediction, target) -> the mean loss, on predictions (probabilities) as in the F3 code."""
-
-
 def signals(*, memory: int, link: Link, loss: Loss) -> dict[str, Signal]:
     """The nine signals of the F3 code ("error information"), in the library's convention, by their published names.
 
@@ -101,7 +97,7 @@ def signals(*, memory: int, link: Link, loss: Loss) -> dict[str, Signal]:
     Args:
         memory: number of training samples.
         link: from the network's output to the prediction.
-        loss: the mean loss of a prediction.
+        loss: loss(prediction, target), the mean loss of predictions (probabilities), as in the F3 code.
     """
     at_output = OutputGradient(_After(loss, link))
     softened = OutputGradient(_After(loss, softmax))

@@ -30,9 +30,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Generator, Tensor
+from typing_extensions import override
 
+from skipback.core.method import Paper
 from skipback.draws import Draw, Uniform
-from skipback.method import Layerwise, Paper
+from skipback.routes.layerwise import Layerwise
 from skipback.transport import Random, Transport
 
 PAPER = Paper(
@@ -45,11 +47,11 @@ PAPER = Paper(
 
 
 @dataclass(frozen=True)
-class Initial(Transport):
+class InitialWeights(Transport):
     """M = B, a copy of the weights at the time of `attach`."""
 
+    @override
     def init(self, weight: Tensor, generator: Generator) -> Tensor:
-        """See `Transport`."""
         return weight.clone()
 
 
@@ -64,4 +66,4 @@ def fa(*, draw: Draw = Uniform()) -> Layerwise:
 
 def as_published() -> Layerwise:
     """The first feedback of dfa-torch: a copy of the initial weights (deviation 1)."""
-    return Layerwise(paper=PAPER, transport=Initial())
+    return Layerwise(paper=PAPER, transport=InitialWeights())

@@ -22,9 +22,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
+from skipback.core.feedback import Feedback, FeedbackTensors, Lesson
+from skipback.core.method import Direct, Paper
 from skipback.draws import Draw, Zeros
-from skipback.feedback import Feedback, FromJacobian, Lesson, Parts
-from skipback.method import Direct, Paper
+from skipback.forward.jacobian import FromJacobian
 from skipback.signals import LossGradient, Signal
 
 PAPER = Paper(
@@ -47,8 +50,8 @@ class MeanJacobian(FromJacobian):
 
     draw: Draw = field(default_factory=Zeros)
 
-    def gradient(self, lesson: Lesson, parts: Parts) -> Parts:
-        """See `Feedback`."""
+    @override
+    def gradient(self, lesson: Lesson, parts: FeedbackTensors) -> FeedbackTensors:
         assert lesson.jacobian is not None
         (B,) = parts
         return (B - lesson.jacobian.to(B.dtype),)

@@ -26,8 +26,9 @@ Deviations of the library's convention from the published code:
 
 from __future__ import annotations
 
+from skipback.core.method import Paper
 from skipback.estimate import Combine, Estimate, Space, mean
-from skipback.method import Paper, Perturbed
+from skipback.routes.perturbed import Perturbed
 
 PAPER = Paper(
     title="Gradients without Backpropagation",

@@ -21,9 +21,9 @@ Deviations of the library's convention from the paper:
 from __future__ import annotations
 
 from skipback.draws import Draw, Uniform
-from skipback.method import Layerwise
 from skipback.papers import LIAO_2016
-from skipback.transport import Signed
+from skipback.routes.layerwise import Layerwise
+from skipback.transport import SignSymmetric
 
 PAPER = LIAO_2016
 
@@ -34,7 +34,7 @@ def frsf(*, draw: Draw = Uniform()) -> Layerwise:
     Args:
         draw: how each B (D_out, fan_in) is filled; its signs do not matter.
     """
-    return Layerwise(paper=PAPER, transport=Signed(draw))
+    return Layerwise(paper=PAPER, transport=SignSymmetric(draw))
 
 
 def as_published() -> Layerwise:

@@ -28,12 +28,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
+from skipback.core.feedback import Feedback, FeedbackTensors, Matrix, drawn
+from skipback.core.method import Direct, Paper
+from skipback.core.records import PortSpec
 from skipback.draws import Draw, Uniform
-from skipback.feedback import Feedback, Matrix, Parts, drawn
-from skipback.method import Direct, Paper
 from skipback.signals import LossGradient, Signal
-from skipback.types import PortSpec
 
 PAPER = Paper(
     title="Feedback-Weight Matching",
@@ -54,10 +55,10 @@ class Matched(Matrix):
 
     draw: Draw = field(default_factory=Uniform)
 
-    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
-        """See `Feedback`."""
+    @override
+    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
         above: Tensor | None = None
-        found: list[Parts] = []
+        found: list[FeedbackTensors] = []
         for k, port in reversed(list(enumerate(ports))):
             above = _factor(port, above, last=k == len(ports) - 1)
             found.append((drawn(self.draw, port, generator) if above is None else above.reshape(-1, *port.shape),))

@@ -27,12 +27,14 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
+from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, projected
+from skipback.core.method import Direct, Paper
+from skipback.core.records import PortSpec
 from skipback.draws import Draw, Gaussian
-from skipback.feedback import Feedback, FromJacobian, Lesson, Parts, projected
-from skipback.method import Direct, Paper
+from skipback.forward.jacobian import FromJacobian
 from skipback.signals import LossGradient, Signal
-from skipback.types import PortSpec
 
 PAPER = Paper(
     title="Scaling Direct Feedback Learning with Jacobian Alignment Guarantees",
@@ -53,17 +55,18 @@ class AlignedRows(FromJacobian):
     """
 
     draw: Draw = field(default_factory=lambda: Gaussian(1.0))
+    homogeneous = True
 
-    def project(self, lesson: Lesson, parts: Parts) -> Tensor:
-        """See `Feedback`."""
+    @override
+    def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
         return projected(lesson.signal, self.matrix(lesson.port, parts))
 
-    def matrix(self, port: PortSpec, parts: Parts) -> Tensor:
-        """See `Feedback`."""
+    @override
+    def matrix(self, port: PortSpec, parts: FeedbackTensors) -> Tensor:
         return unit(parts[0].flatten(1)).reshape(parts[0].shape)
 
-    def gradient(self, lesson: Lesson, parts: Parts) -> Parts:
-        """See `Feedback`."""
+    @override
+    def gradient(self, lesson: Lesson, parts: FeedbackTensors) -> FeedbackTensors:
         assert lesson.jacobian is not None
         B = parts[0].flatten(1)
         b, E = unit(B), unit(lesson.jacobian.flatten(1).to(B.dtype))

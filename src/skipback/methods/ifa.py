@@ -20,18 +20,20 @@ Deviations from the paper:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
+from skipback.core.feedback import Feedback, FeedbackTensors, ForwardPasses, Lesson, Matrix, Sees
+from skipback.core.method import Direct
+from skipback.core.records import PortSpec
 from skipback.draws import Draw, Uniform
-from skipback.feedback import Feedback, Lesson, Matrix, Parts, Sees
-from skipback.method import Direct
+from skipback.forward.relay import relay
 from skipback.papers import NOKLAND_2016
 from skipback.signals import LossGradient, Signal
-from skipback.types import PortSpec
 
 PAPER = NOKLAND_2016
 
@@ -45,20 +47,25 @@ class Relayed(Matrix):
     """
 
     draw: Draw = field(default_factory=Uniform)
+    homogeneous = True
     sees = Sees.RELAY
 
-    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
-        """See `Feedback`.
-
-        Raises:
-            ValueError: the output has positions, each of which would have to be carried forwards by itself.
-        """
+    @override
+    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
         if any(port.positions for port in ports):
+            # each position would need forward passes of its own
             raise ValueError("ifa cannot teach the positions of a sequence one by one: use dfa()")
         return [*super().init(ports[:1], generator), *[() for _ in ports[1:]]]
 
-    def project(self, lesson: Lesson, parts: Parts) -> Tensor:
-        """See `Feedback`."""
+    @override
+    def forward_mode(self, passes: ForwardPasses) -> Mapping[str, Tensor]:
+        if not passes.ports:
+            return {}
+        first = next(iter(passes.ports))
+        return relay(passes, first, passes.parts[first][0].detach())
+
+    @override
+    def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
         assert lesson.relayed is not None
         return torch.einsum("nc,cn...->n...", lesson.signal.to(lesson.relayed.dtype), lesson.relayed)
 

@@ -34,10 +34,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from skipback.draws import Draw, Gaussian, Uniform
-from skipback.method import Layerwise
 from skipback.papers import AKROUT_2019
+from skipback.routes.layerwise import Layerwise
 from skipback.transport import Drift, Transport, drawn
 
 PAPER = AKROUT_2019
@@ -52,12 +53,12 @@ class KolenPollack(Transport):
     learned = True
     follows = True
 
+    @override
     def init(self, weight: Tensor, generator: Generator) -> Tensor:
-        """See `Transport`."""
         return drawn(self.draw, weight, generator)
 
+    @override
     def drift(self, weight: Tensor, feedback: Tensor, generator: Generator) -> Drift:
-        """See `Transport`."""
         return self.decay * weight, self.decay * feedback
 
 

@@ -22,12 +22,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Generator, Tensor
+from typing_extensions import override
 
+from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, Sees, correlation, projected
+from skipback.core.method import Direct, Paper
+from skipback.core.records import PortSpec
 from skipback.draws import Draw, Orthogonal, Zeros
-from skipback.feedback import Feedback, Lesson, Parts, Sees, correlation, projected
-from skipback.method import Direct, Paper
 from skipback.signals import LossGradient, Signal
-from skipback.types import PortSpec
 
 PAPER = Paper(
     title="Training Large Neural Networks With Low-Dimensional Error Feedback",
@@ -52,28 +53,29 @@ class Subspace(Feedback):
     draw: Draw = field(default_factory=Zeros)
     decay: float = 1e-6
     learns = True
+    homogeneous = True
     sees = Sees.ACTIVITY
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"the rank must be 1 or more, got {self.rank}")
 
-    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[Parts]:
-        """See `Feedback`."""
+    @override
+    def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:
         return [self._factors(port, generator) for port in ports]
 
-    def _factors(self, port: PortSpec, generator: Generator) -> Parts:
+    def _factors(self, port: PortSpec, generator: Generator) -> FeedbackTensors:
         r = min(self.rank, port.outputs, port.size)
         P, Q = Orthogonal()(r, port.outputs, generator), self.draw(r, port.size, generator)
         return P.to(port.device, port.dtype), Q.reshape(r, *port.shape).to(port.device, port.dtype)
 
-    def project(self, lesson: Lesson, parts: Parts) -> Tensor:
-        """See `Feedback`."""
+    @override
+    def project(self, lesson: Lesson, parts: FeedbackTensors) -> Tensor:
         P, Q = parts
         return projected(lesson.signal.to(P.dtype) @ P.T, Q)
 
-    def gradient(self, lesson: Lesson, parts: Parts) -> Parts:
-        """See `Feedback`."""
+    @override
+    def gradient(self, lesson: Lesson, parts: FeedbackTensors) -> FeedbackTensors:
         P, Q = parts
         e = lesson.signal.to(P.dtype)
         Y = e @ P.T

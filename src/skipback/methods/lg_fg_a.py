@@ -27,8 +27,8 @@ Deviations of the library's convention from the paper:
 from __future__ import annotations
 
 from skipback.estimate import Combine, Estimate, Space, mean
-from skipback.method import Perturbed
 from skipback.papers import REN_2023
+from skipback.routes.perturbed import Perturbed
 
 PAPER = REN_2023
 

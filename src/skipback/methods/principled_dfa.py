@@ -15,9 +15,9 @@ Deviations of the library's convention from the published code:
 
 from __future__ import annotations
 
+from skipback.core.feedback import Feedback
+from skipback.core.method import Direct, Paper
 from skipback.draws import UnitNorm
-from skipback.feedback import Feedback
-from skipback.method import Direct, Paper
 from skipback.signals import Link, LossGradient, OutputError, softmax
 from skipback.structures import Sliced
 

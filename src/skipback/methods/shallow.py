@@ -10,7 +10,7 @@ Deviations: none. Hidden parameters get no gradient at all (`None`), so weight d
 
 from __future__ import annotations
 
-from skipback.method import HeadOnly
+from skipback.core.method import HeadOnly
 from skipback.papers import FRENKEL_2021
 
 PAPER = FRENKEL_2021

@@ -16,9 +16,9 @@ Deviations from the paper:
 
 from __future__ import annotations
 
+from skipback.core.feedback import Feedback, Fixed
+from skipback.core.method import Direct, Paper
 from skipback.draws import Gaussian
-from skipback.feedback import Feedback, Fixed
-from skipback.method import Direct, Paper
 from skipback.signals import LossGradient, Ternarised
 
 PAPER = Paper(

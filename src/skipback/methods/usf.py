@@ -24,29 +24,30 @@ from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from skipback.draws import Constant
-from skipback.method import Layerwise
 from skipback.papers import LIAO_2016
-from skipback.transport import Signed
+from skipback.routes.layerwise import Layerwise
+from skipback.transport import SignSymmetric
 
 PAPER = LIAO_2016
 
 
 @dataclass(frozen=True)
-class Matched(Signed):
+class UniformSigns(SignSymmetric):
     """|B| is one number for each layer: the root mean square of its weights at the time of `attach`."""
 
+    @override
     def init(self, weight: Tensor, generator: Generator) -> Tensor:
-        """See `Transport`."""
         return torch.full_like(weight, weight.square().mean().sqrt().item())
 
 
 def usf() -> Layerwise:
     """Uniform sign-concordant feedback, of the size of the initial weights."""
-    return Layerwise(paper=PAPER, transport=Matched())
+    return Layerwise(paper=PAPER, transport=UniformSigns())
 
 
 def as_published() -> Layerwise:
     """M = sign(W) (deviation 1)."""
-    return Layerwise(paper=PAPER, transport=Signed(Constant(1.0)))
+    return Layerwise(paper=PAPER, transport=SignSymmetric(Constant(1.0)))

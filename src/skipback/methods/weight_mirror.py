@@ -36,10 +36,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from skipback.draws import Draw, Gaussian, Uniform
-from skipback.method import Layerwise
 from skipback.papers import AKROUT_2019
+from skipback.routes.layerwise import Layerwise
 from skipback.transport import Drift, Transport, drawn
 
 PAPER = AKROUT_2019
@@ -57,12 +58,12 @@ class Mirror(Transport):
     learned = True
     random = True
 
+    @override
     def init(self, weight: Tensor, generator: Generator) -> Tensor:
-        """See `Transport`."""
         return drawn(self.draw, weight, generator)
 
+    @override
     def drift(self, weight: Tensor, feedback: Tensor, generator: Generator) -> Drift:
-        """See `Transport`."""
         flat = weight.flatten(1)
         xi = self.noise * torch.randn(self.samples, flat.shape[1], generator=generator).to(flat)
         correlation = (xi @ flat.T).T @ xi

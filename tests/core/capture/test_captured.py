@@ -124,9 +124,9 @@ def test_an_unfinished_memory_is_read_without_asking():
     steps = sb.captured(one, *data(), batch=2, loss=F.cross_entropy, update=update.adam(), recorder=tape)
     steps.epoch(torch.arange(12))
     assert tape.log.count("record") == 1
-    assert not one.memory.complete
-    assert one.memory.asks
-    assert one.memory.checks_left > 0
+    assert not one.memory.all_seen
+    assert one.memory.may_sync
+    assert one.memory.input_checks_left > 0
 
 
 def test_parts_of_an_epoch_are_an_epoch():

@@ -29,10 +29,10 @@ def _no_autocast(monkeypatch):
 def second_step(method, make, *, build=nets.mlp, shape=(6,), loss=F.cross_entropy):
     """What the guard sees of it. The first looks at values (the guards of the method): it is told that it has."""
     learner = twins(method, build, shape)[0].to(NOWHERE)
-    if learner.star is not None:
-        learner.star.checked = learner.star.looked = True
+    if learner.direct is not None:
+        learner.direct.targets_seen = learner.direct.error_seen = True
     if learner.memory is not None:
-        learner.memory.asks, learner.memory.checks_left = False, 0
+        learner.memory.may_sync, learner.memory.input_checks_left = False, 0
     x, t = torch.empty(M, *shape, device=NOWHERE), torch.empty(M, dtype=torch.int64, device=NOWHERE)
     kinds = {"loss": loss, "update": make(), "ids": torch.arange(M, device=NOWHERE)}
     learner.step(x, t, **kinds)

@@ -8,9 +8,9 @@ from tape import Tape
 
 import skipback as sb
 from skipback import update
-from skipback.engine.capture import checks
 from skipback.engine.capture.guard import Guard
 from skipback.engine.capture.steps import WARM_UP
+from skipback.step import fit, traits
 
 MEMORY = 16
 """Samples that the methods of the table are made for, see conftest."""
@@ -53,7 +53,7 @@ def test_a_reason_that_is_known_is_said_at_once(method, make, words):
 def test_an_optimizer_that_counts_on_the_device_is_taken():
     make = lambda: update.Update(lambda ps: torch.optim.RMSprop(ps, capturable=True))  # noqa: E731
     learner = twins(sb.dfa())[0]
-    assert checks.reason(learner, make()) is None
+    assert fit.missing("captured", traits.Traits(learner, make())) is None
 
 
 def test_several_processes_and_autocast_are_refused(monkeypatch):
@@ -62,7 +62,7 @@ def test_several_processes_and_autocast_are_refused(monkeypatch):
     steps = capture()
     with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(ValueError, match="inside autocast"):
         steps.epoch(orders()[0])
-    monkeypatch.setattr(checks, "world", lambda: 2)
+    monkeypatch.setattr(traits, "world", lambda: 2)
     with pytest.raises(ValueError, match="several processes"):
         capture()
 
@@ -205,8 +205,8 @@ def test_a_memory_asks_again_when_an_epoch_has_failed():
     learner = twins(sb.f3(memory=M))[0]
     with pytest.raises(ValueError, match="cannot be captured"):
         capture(learner=learner, loss=_item).epoch(orders()[0])
-    assert learner.memory.asks
-    assert learner.memory.checks_left > 0
+    assert learner.memory.may_sync
+    assert learner.memory.input_checks_left > 0
 
 
 # ------------------------------------------------------------------------------------------- data that do not fit
@@ -272,7 +272,7 @@ def test_a_learner_that_was_taken_off_is_refused_even_where_all_is_recorded():
 def test_every_step_that_is_not_refused_asks_nothing(method):
     """From the second step on, watched and on the tape; a memory is complete only after the first epoch."""
     learner, tape = twins(method)[0], Tape()
-    if checks.reason(learner, update.adam()) is not None:
+    if fit.missing("captured", traits.Traits(learner, update.adam())) is not None:
         pytest.skip("refused, see above")
     steps = capture(learner=learner, recorder=tape, batch=3, rows=[part[:MEMORY] for part in data()])
     for _ in range(2):

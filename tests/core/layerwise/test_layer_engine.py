@@ -137,15 +137,35 @@ def test_compiling_is_refused(attached):
 def test_a_part_of_the_network_called_alone_is_refused(attached):
     """Silently it would be backprop."""
     learner, x = attached(sb.fa())
-    for call in (learner.net.forward, learner.net[0]):
-        with pytest.raises(RuntimeError, match="'0' ran outside of the network's own call"):
-            call(x)
+    with pytest.raises(RuntimeError, match="'0' ran outside of a call of the network"):
+        learner.net[0](x)
     with torch.no_grad():
         learner.net[0](x)
     with learner.exact():
         learner.net[0](x)
     learner.detach()
     learner.net[0](x)
+
+
+def test_the_forward_of_the_network_is_a_call_of_it(attached, cross_entropy):
+    """It was refused when hooks on the network opened a pass, which a call of forward goes round."""
+    learner, x = attached(sb.fa())
+    cross_entropy(learner, x)
+    expected = gradients(learner.net)
+    learner.zero_grad()
+    cross_entropy(learner.net.forward, x)
+    assert same(expected, gradients(learner.net))
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Linear(6, nets.C), lambda: Uses(lambda h, W: F.linear(h, W))])
+def test_detach_takes_the_method_off_a_network_with_weights_of_its_own(attached, taught, make):
+    learner, x = attached(sb.fa(), make)
+    taught(learner.net, x)
+    assert learner.attached
+    net = learner.detach()
+    assert not learner.attached
+    assert "forward" not in vars(net)
+    assert same(taught(net, x), taught(made(make), x))
 
 
 class Checkpointed(nn.Module):
@@ -235,7 +255,9 @@ def test_the_first_layers_input_gradient_is_not_computed(attached, name):
     expected = sum((2 * n * 3 + extra) * i * o for i, o in sizes) - 2 * n * 6 * 7
     assert flops(lambda: learner(x).sum().backward()) == expected
     x.requires_grad_()
-    assert flops(lambda: learner(x).sum().backward()) == expected + 2 * n * 6 * 7
+    with pytest.warns(sb.SkipbackWarning, match="an input of the network requires grad"):
+        assert flops(lambda: learner(x).sum().backward()) == expected + 2 * n * 6 * 7
+    learner(x)  # warns once
 
 
 def test_a_frozen_weights_gradient_is_not_computed(attached):

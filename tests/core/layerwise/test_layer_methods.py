@@ -128,13 +128,14 @@ def test_brsf_is_drawn_anew_for_every_training_batch(attached):
         seen.append(learner.feedback)
     for k in range(3):
         assert all(not torch.equal(seen[k][name], seen[k + 1][name]) for name in seen[0])
-    learner.eval()
-    learner(x)
     with torch.no_grad():
-        learner.train()(x)
+        learner(x)
+        learner.eval()(x)
     with learner.exact():
         learner(x)
     assert same(seen[-1], learner.feedback)
+    learner(x)  # eval mode with gradients trains, too
+    assert all(not torch.equal(seen[-1][name], B) for name, B in learner.feedback.items())
 
 
 def test_brsf_uses_the_draw_of_its_own_pass(attached, labels):

@@ -374,7 +374,7 @@ def test_a_member_that_loads_a_state_with_unseen_samples_is_followed():
     fresh = copy.deepcopy(members[1].state_dict())
     for k, (x, t, ids) in enumerate(batches(60)):
         if k == 50:
-            assert all(one.memory.complete for one in members)
+            assert all(one.memory.all_seen for one in members)
             members[1].load_state_dict(fresh)
             singles[1].load_state_dict(fresh)
         many.step(x, t, loss=F.cross_entropy, update=update, ids=ids)
@@ -413,7 +413,7 @@ def test_frozen_or_hooked_layers_are_refused():
         frozen.net[1].weight.requires_grad_(False)
         hooked.net[2].register_forward_hook(lambda *_: None)
         for one in (frozen, hooked):
-            with pytest.raises(ValueError, match="hooked by nobody else"):
+            with pytest.raises(ValueError, match="without other hooks"):
                 Many([one])
 
 
@@ -454,7 +454,7 @@ def test_an_id_never_reaches_the_row_of_another_member(member, wrong, checks):
     x, t, ids = next(batches(1))
     ids[member, 0] = wrong
     for one in members:
-        one.memory.checks_left = checks  # afterwards inputs are not compared any more
+        one.memory.input_checks_left = checks  # afterwards inputs are not compared any more
     with pytest.raises(IndexError, match="samples 0 to 23"):
         Many(members).step(x, t, loss=F.cross_entropy, update=sb.update.adam(), ids=ids)
 

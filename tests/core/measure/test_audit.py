@@ -11,7 +11,8 @@ from nets import batch, made
 from torch import nn
 
 import skipback as sb
-from skipback.engine.ports import Ports
+from skipback.core.blocks import Pass
+from skipback.core.blocks.paths import Reading
 from skipback.measure import audit as module
 from skipback.measure.words import table
 
@@ -19,9 +20,13 @@ QUESTIONS = ("moves", "exact", "weight_transport", "update_lock", "forward_lock"
 NETS = ("mlp", "conv", "functional_residual", "residual_modules", "batchnorm", "dropout", "inplace", "tuple_output")
 
 
-def audited(method, build=nets.mlp, shape=nets.FLAT, *, dtype=torch.float64):
+def attached(method, build=nets.mlp, shape=nets.FLAT, *, dtype=torch.float64):
     x, t, ids = batch(shape, dtype=dtype)
-    learner = sb.attach(made(build, dtype=dtype), method, x, show=None)
+    return sb.attach(made(build, dtype=dtype), method, x, show=None), x, t, ids
+
+
+def audited(method, build=nets.mlp, shape=nets.FLAT, *, dtype=torch.float64):
+    learner, x, t, ids = attached(method, build, shape, dtype=dtype)
     return sb.audit(learner, x, t, lambda y, t: F.cross_entropy(nets.logits(y), t), ids)
 
 
@@ -107,14 +112,22 @@ def test_learned_feedback_starts_with_an_update_of_zero():
 
 
 def keep_the_path(monkeypatch, block):
-    """The cut of one block is gone, so backprop is hidden there."""
-    cut_as_before = Ports.cut
+    """The cut of one block of the MLP is gone, so backprop is hidden there."""
+    reader, cut_as_before = str(int(block) + 2), Pass._split  # "0" is cut where "2" reads it
 
-    def cut(self, cut, port):
-        flow = cut_as_before(self, cut, port)
-        return port if cut.block == block and flow is not None else flow
+    def cut(self, place, port):
+        port, flow = cut_as_before(self, place, port)
+        return port, port if place.module == reader else flow
 
-    monkeypatch.setattr(Ports, "cut", cut)
+    monkeypatch.setattr(Pass, "_split", cut)
+
+
+@pytest.mark.parametrize("block", ["0", "2"])
+def test_the_first_pass_refuses_hidden_backprop_by_itself(monkeypatch, block):
+    learner, x, t, ids = attached(sb.dfa())
+    keep_the_path(monkeypatch, block)
+    with pytest.raises(RuntimeError, match="jumps over a cut"):
+        nets.teach(learner, x, t, ids)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +137,10 @@ def keep_the_path(monkeypatch, block):
 )
 def test_hidden_backprop_is_caught_by_name(monkeypatch, method, block):
     honest = {record.block: answers(record) for record in audited(method)}
+    learner, x, t, ids = attached(method)
     keep_the_path(monkeypatch, block)
-    found = {record.block: record for record in audited(method)}
+    monkeypatch.setattr(Reading, "crosses", lambda *_, **options: False)  # nobody refuses it before the audit
+    found = {record.block: record for record in sb.audit(learner, x, t, F.cross_entropy, ids)}
     guilty = found.pop(block)
     assert (guilty.weight_transport, guilty.update_lock, guilty.forward_lock) == (True, True, True)
     others = {name: answers(record) for name, record in found.items()}
@@ -139,8 +154,8 @@ def test_a_head_that_is_not_exact_is_caught():
     # the hook is on both passes, so change what the method alone sees
     head, *_ = sb.audit(learner, x, t, F.cross_entropy)
     assert head.exact
-    connect = learner.star.connect
-    learner.star.connect = lambda output, *args, **kw: 1.01 * connect(output, *args, **kw)
+    connect = learner.direct.connect
+    learner.direct.connect = lambda output, *args, **kw: 1.01 * connect(output, *args, **kw)
     head, *_ = sb.audit(learner, x, t, F.cross_entropy)
     assert not head.exact
 
@@ -151,7 +166,7 @@ def test_a_feedback_that_follows_the_weights_is_transport():
     learner = sb.attach(made(nets.mlp), sb.dfa(), x, show=None)
 
     def follow(net, args):
-        learner.star.feedback_1.data.copy_(net[4].weight.data)
+        learner.direct.feedback_1.data.copy_(net[4].weight.data)
 
     learner.net.register_forward_pre_hook(follow, prepend=True)
     found = {record.block: record for record in sb.audit(learner, x, t, F.cross_entropy)}
@@ -164,8 +179,8 @@ def test_a_feedback_that_follows_the_weights_is_transport():
 def test_rounding_is_no_difference(factor, exact):
     x, t, _ = batch()
     learner = sb.attach(made(nets.mlp), sb.dfa(), x, show=None)
-    connect = learner.star.connect
-    learner.star.connect = lambda output, *args, **kw: factor * connect(output, *args, **kw)
+    connect = learner.direct.connect
+    learner.direct.connect = lambda output, *args, **kw: factor * connect(output, *args, **kw)
     head, *_ = sb.audit(learner, x, t, lambda y, t: y.sum())
     assert head.exact is exact
 

@@ -32,7 +32,7 @@ def test_sgd_is_the_moving_average_of_the_paper(pair):
     keep = 0.9
     net = pair.oracle(oracles.softmax)
     learner = sb.attach(pair.net, sb.ebd(feedback=DRAWN), pair.x, show=None)
-    optimizer = torch.optim.SGD(learner.star.parameters(), lr=1 - keep)  # the weights stay
+    optimizer = torch.optim.SGD(learner.direct.parameters(), lr=1 - keep)  # the weights stay
     R = [weight.detach().numpy().copy() for weight in learner.feedback.values()]
     for ids, x, t in pair.numpy_batches():
         hs, _, y = net.forward(x)
@@ -51,7 +51,7 @@ def test_the_teaching_descends_the_correlation_of_error_and_activity(pair):
     hs, _, y = net.forward(x)
     e = oracles.head_error_ce(y, t)
     learner = sb.attach(pair.net, sb.ebd(feedback=DRAWN), pair.x, show=None)
-    for weight, h in zip(learner.star.parameters(), hs[1:], strict=True):
+    for weight, h in zip(learner.direct.parameters(), hs[1:], strict=True):
         weight.data.copy_(torch.from_numpy(e.T @ h))
     F.cross_entropy(learner(pair.x), pair.labels).backward()
     h, step = hs[2], 1e-6  # the second hidden layer; its weights get teaching * f' times the first

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 import skipback as sb
 from skipback import draws, signals
-from skipback.feedback import Fixed
+from skipback.core.feedback import Fixed
 from skipback.methods import f3
 from skipback.signals import Masked, OutputError, Scaled
 

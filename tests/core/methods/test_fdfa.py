@@ -1,5 +1,7 @@
 """fdfa against NumPy: the tangent by hand, the lesson of the feedback, and what it converges to."""
 
+import copy
+
 import oracles
 import pytest
 import torch
@@ -8,8 +10,8 @@ from torch import nn
 
 import skipback as sb
 from skipback import draws, signals
-from skipback.engine.stream import Stream
 from skipback.methods import dkp, fdfa
+from skipback.streams import Stream
 
 SEED = 7
 DRAWN = fdfa.MeanJacobian(draw=draws.Gaussian())
@@ -132,11 +134,17 @@ def test_an_operation_without_forward_mode_is_named():
         learner(torch.randn(4, 6))
 
 
-def test_in_eval_mode_blocks_are_taught_and_feedback_stays(pair):
-    """Fine-tuning with norms held still: no directions are drawn, so there is no lesson."""
-    learner = sb.attach(pair.net, sb.fdfa(feedback=DRAWN), pair.x, seed=SEED, show=None).eval()
-    before = learner.star.stream.position.clone()
-    F.cross_entropy(learner(pair.x), pair.labels).backward()
-    assert pair.net[0].weight.grad.abs().max() > 0
-    assert all(B.grad is None for B in learner.feedback.values())
-    assert torch.equal(learner.star.stream.position, before)
+def test_in_eval_mode_blocks_are_taught_and_feedback_learns_on(pair):
+    """Fine-tuning with norms held still: what has gradients is trained, and nothing of it goes without a word."""
+    learner = sb.attach(pair.net, sb.fdfa(feedback=DRAWN), pair.x, seed=SEED, show=None)
+    found = []
+    for mode in (True, False):
+        one = copy.deepcopy(learner).train(mode)
+        F.cross_entropy(one(pair.x), pair.labels).backward()
+        found.append([p.grad for p in one.parameters()])
+        assert not torch.equal(one.direct.stream.position, learner.direct.stream.position)
+    assert all(torch.equal(a, b) and a.any() for a, b in zip(*found, strict=True))
+    before = learner.direct.stream.position.clone()
+    with torch.no_grad():
+        learner.eval()(pair.x)
+    assert torch.equal(learner.direct.stream.position, before)

@@ -11,8 +11,8 @@ from torch import nn
 
 import skipback as sb
 from skipback import draws
+from skipback.core.records import PortSpec
 from skipback.methods.fwm import Matched
-from skipback.types import PortSpec
 
 
 def chain(*sizes, seed=1):
@@ -76,8 +76,8 @@ def test_the_feedback_is_a_copy_and_fixed():
     with torch.no_grad():
         net[2].weight.add_(1.0)
     assert torch.equal(B, before)
-    assert not list(learner.star.parameters())
-    assert all(port.reader is None for port in learner.star.ports.values())
+    assert not list(learner.direct.parameters())
+    assert all(port.reader is None for port in learner.direct.ports.values())
 
 
 def test_matched_weights_are_products_of_the_feedback():

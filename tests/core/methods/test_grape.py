@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 import skipback as sb
-from skipback.engine.stream import Stream
-from skipback.feedback import Lesson
+from skipback.core.feedback import Lesson
+from skipback.core.records import PortSpec
 from skipback.methods import grape
-from skipback.types import PortSpec
+from skipback.streams import Stream
 
 SEED = 7
 PORT = PortSpec(name="a", shape=(4, 2), outputs=3, dtype=torch.float64, device=torch.device("cpu"))
@@ -27,7 +27,7 @@ def test_one_step(pair, agree):
     ids, x, t = pair.numpy_batches()[0]
     hs, _, y = net.forward(x)
     e = oracles.head_error_ce(y, t)
-    B = [weight.detach().numpy().copy() for weight in learner.star.parameters()]
+    B = [weight.detach().numpy().copy() for weight in learner.direct.parameters()]
     agree(pair.one_step(learner, F.cross_entropy), oracles.direct(net, hs, oracles.feedback(e, list(map(rows, B))), e))
     generator = Stream(SEED).next(torch.device("cpu"))
     with torch.no_grad():
@@ -38,7 +38,7 @@ def test_one_step(pair, agree):
         E, unit = rows(d.T @ p_k / len(x)), rows(b)
         cosine = (unit * E).sum(1, keepdims=True)
         expected.append(np.linalg.norm(b, axis=1, keepdims=True) / len(b) * (cosine * unit - E))
-    agree([w.grad for w in learner.star.parameters()], expected)
+    agree([w.grad for w in learner.direct.parameters()], expected)
 
 
 def test_the_gradient_is_that_of_the_cosine():
@@ -82,7 +82,7 @@ def test_a_step_turns_rows_by_as_much_whatever_their_length(length):
 def test_feedback_learns_to_align_with_backprop(pair):
     """With the weights at rest the rows of B turn to those of the mean Jacobian."""
     learner = sb.attach(pair.net, sb.grape(), pair.x, seed=SEED, show=None)
-    optimizer = torch.optim.SGD(learner.star.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(learner.direct.parameters(), lr=0.1)
     for _ in range(1_500):
         learner.zero_grad()
         F.cross_entropy(learner(pair.x), pair.labels).backward()

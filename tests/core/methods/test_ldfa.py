@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 import skipback as sb
 from skipback import draws
-from skipback.feedback import Lesson
+from skipback.core.feedback import Lesson
+from skipback.core.records import PortSpec
 from skipback.methods import ldfa
-from skipback.types import PortSpec
 
 DRAWN = ldfa.Subspace(rank=2, draw=draws.Gaussian(), decay=0.01)
 
@@ -22,7 +22,7 @@ def test_one_step(pair, agree):
     _, x, t = pair.numpy_batches()[0]
     hs, _, y = net.forward(x)
     e = oracles.head_error_ce(y, t)
-    parts = [[part.detach().numpy().copy() for part in parts] for parts in learner.star.parts.values()]
+    parts = [[part.detach().numpy().copy() for part in parts] for parts in learner.direct.parts.values()]
     agree(
         pair.one_step(learner, F.cross_entropy),
         oracles.direct(net, hs, [(e @ P.T) @ Q for P, Q in parts], e),
@@ -31,7 +31,7 @@ def test_one_step(pair, agree):
     for (P, Q), h in zip(parts, hs[1:], strict=True):
         Y = e @ P.T
         expected += [-(Y.T @ e - Y.T @ Y @ P), Y.T @ h + 0.01 * Q]
-    agree([part.grad for parts in learner.star.parts.values() for part in parts], expected)
+    agree([part.grad for parts in learner.direct.parts.values() for part in parts], expected)
 
 
 def test_p_comes_to_span_the_leading_directions_of_the_error():
@@ -62,18 +62,18 @@ def test_the_rank_is_what_was_asked_for(pair, rank, expected):
 def test_with_all_directions_it_is_dkp(pair):
     """P = I: the compressed error is the error."""
     other = sb.attach(pair.net, sb.ldfa(feedback=ldfa.Subspace(rank=5, draw=draws.Gaussian())), pair.x, show=None)
-    for P, _ in other.star.parts.values():
+    for P, _ in other.direct.parts.values():
         P.data.copy_(torch.eye(5))
     found = pair.one_step(other, F.cross_entropy)
-    B = [Q.detach().clone() for _, Q in other.star.parts.values()]
-    lessons = [Q.grad for _, Q in other.star.parts.values()]
+    B = [Q.detach().clone() for _, Q in other.direct.parts.values()]
+    lessons = [Q.grad for _, Q in other.direct.parts.values()]
     other.detach()
     plain = sb.attach(pair.net, sb.dkp(), pair.x, show=None)
-    for parameter, b in zip(plain.star.parameters(), B, strict=True):
+    for parameter, b in zip(plain.direct.parameters(), B, strict=True):
         parameter.data.copy_(b)
     for a, b in zip(found, pair.one_step(plain, F.cross_entropy), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-15)
-    for a, b in zip(lessons, plain.star.parameters(), strict=True):
+    for a, b in zip(lessons, plain.direct.parameters(), strict=True):
         torch.testing.assert_close(a, b.grad, rtol=1e-12, atol=1e-15)
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import skipback as sb
 from skipback import draws
-from skipback.feedback import Fixed
+from skipback.core.feedback import Fixed
 from skipback.methods import sdfa
 
 

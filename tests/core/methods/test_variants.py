@@ -25,8 +25,8 @@ def teaching_of(pair, agree, learner, teach):
 def test_tiny_dfa(pair, agree):
     """teaching = e R[:, :D_l] / sqrt(D_max), with R from U(-1, 1); the ports have 6 and 4 units or so."""
     learner = sb.attach(pair.net, sb.tiny_dfa(), pair.x, show=None)
-    (R,) = {id(parts[0]): parts[0] for parts in learner.star.parts.values()}.values()  # one tensor for both
-    widths = [spec.size for spec in learner.star.ports.values()]
+    (R,) = {id(parts[0]): parts[0] for parts in learner.direct.parts.values()}.values()  # one tensor for both
+    widths = [spec.size for spec in learner.direct.ports.values()]
     R = R.numpy() * max(widths) ** 0.5  # what U(-1, 1) gave
     assert R.shape == (5, max(widths))
     assert 0.9 < abs(R).max() <= 1
@@ -36,8 +36,8 @@ def test_tiny_dfa(pair, agree):
 def test_principled_dfa(pair, agree):
     """teaching = e R[:, :D_l] sqrt(D_max / D_l)."""
     learner = sb.attach(pair.net, sb.principled_dfa(), pair.x, show=None)
-    R = learner.star.feedback_0.numpy()
-    widths = [spec.size for spec in learner.star.ports.values()]
+    R = learner.direct.feedback_0.numpy()
+    widths = [spec.size for spec in learner.direct.ports.values()]
     teaching_of(pair, agree, learner, lambda e, k, h: e @ R[:, : widths[k]] * (max(widths) / widths[k]) ** 0.5)
 
 
@@ -133,7 +133,7 @@ def test_wrappers_hold_each_other(pair, agree):
         G.append(m * np.cos(h))
     agree(pair.one_step(learner, F.cross_entropy), oracles.direct(net, hs, G, e))
     agree(
-        [b.grad for b in learner.star.parameters()],
+        [b.grad for b in learner.direct.parameters()],
         [e.T @ h + 0.5 * b for b, h in zip(B, hs[1:], strict=True)],
     )
 

@@ -11,7 +11,7 @@ from nets import C, gradients, logits, made, same
 from torch import nn
 
 import skipback as sb
-from skipback.blocks import units
+from skipback.core.blocks import units
 
 N = 8
 

@@ -6,8 +6,8 @@ import torch
 
 import skipback as sb
 from skipback import estimate
-from skipback.engine.estimated import derivatives
 from skipback.estimate import Estimate, Space
+from skipback.routes.estimated import derivatives
 
 
 def problem(K, sizes, G=3):

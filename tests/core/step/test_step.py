@@ -10,8 +10,8 @@ from twins import apart, batches, by_backward, by_step, equal, moved, twins, wei
 
 import skipback as sb
 from skipback import update
-from skipback.engine.step import stepper
-from skipback.engine.step.rules import Dense, Graph
+from skipback.step import stepper
+from skipback.step.rules import Dense, ModulesBlock
 
 Adam, AdamW, SGD, RMSprop = torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop
 KINDS = {
@@ -63,7 +63,7 @@ def test_every_method_on_every_network(method, case, request):
     if published and request.node.callspec.params["case"] not in ("mlp", "lenet"):
         pytest.skip("the library's own convention runs on all of them")
     one, other = trained(case.build, method, batches(case.shape))
-    stream = getattr(one.star, "stream", None) is not None
+    stream = getattr(one.direct, "stream", None) is not None
     assert apart(one, other) < 1e-9 if stream else equal(one, other)
     assert all(p.grad is None for p in one.parameters())
 
@@ -161,9 +161,9 @@ def test_the_closed_form_is_the_generic_rule(monkeypatch, activation, name):
     by_step(one, update.adam(0.01), batches())
     rules = [rule for _, rule in one._stepper.chain.hidden] + [one._stepper.chain.head]
     assert all(isinstance(rule, Dense) for rule in rules)
-    monkeypatch.setattr("skipback.engine.step.chain.rule", lambda modules, rows: Graph(modules))
+    monkeypatch.setattr("skipback.step.chain.rule", lambda modules, rows: ModulesBlock(modules))
     by_step(other, update.adam(0.01), batches())
-    assert all(isinstance(rule, Graph) for _, rule in other._stepper.chain.hidden)
+    assert all(isinstance(rule, ModulesBlock) for _, rule in other._stepper.chain.hidden)
     assert apart(one, other) < 1e-9 if name == "fdfa" else equal(one, other)
 
 
@@ -188,7 +188,7 @@ def test_the_closed_form_is_off_for_what_it_does_not_know():
     ]
     for build in builds:
         one, other = trained(build, sb.dfa(), batches())
-        assert isinstance(one._stepper.chain.hidden[0][1], Graph)
+        assert isinstance(one._stepper.chain.hidden[0][1], ModulesBlock)
         assert equal(one, other)
 
 

@@ -22,7 +22,7 @@ from twins import cross_entropy
 
 import skipback as sb
 from skipback import update
-from skipback.engine.stream import Stream
+from skipback.streams import Stream
 
 RANKS, STEPS = 2, 3
 WAIT = 1.5
@@ -56,13 +56,27 @@ CASES = [(m, "norm", "even") for m in METHODS] + [
     ("drtp", "counted", "uneven"),
     ("f3", "mlp", "uneven"),
     ("fdfa", "mlp", "even"),  # values and tangents in closed form, from the same noise
+    ("dfa", "mlp", "uneven", "once"),
 ]
 PUBLISHED = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 
 
+class Once(torch.optim.SGD):
+    """Its rate falls with the steps that it counts itself."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["count"] = group.get("count", 0) + 1
+            group["lr"] = 0.5 / group["count"]
+        super().step(closure)
+
+
+OPTIMIZERS = {"once": Once}
+
+
 def attached(case, rank):
     """A learner, and this rank's part of the batch."""
-    name, build, split = case
+    name, build, split, *_ = case
     part = tuple(value[SPLITS[split][rank]] for value in batch())
     return sb.attach(made(BUILDS[build]), METHODS[name](), part[0], show=None), part
 
@@ -75,7 +89,7 @@ def left(learner):
 def stepped(case, rank):
     """By `learner.step`: the state after each step."""
     learner, (x, t, ids) = attached(case, rank)
-    states, change = [], update.Update(PUBLISHED)
+    states, change = [], update.Update(OPTIMIZERS.get(case[-1], PUBLISHED))
     for _ in range(STEPS):
         learner.step(x, t, loss=cross_entropy, update=change, ids=ids)
         states.append(left(learner))
@@ -85,7 +99,7 @@ def stepped(case, rank):
 def wrapped(case, rank):
     """By DDP and backward: the same."""
     learner, (x, t, ids) = attached(case, rank)
-    ddp, states, opt = DistributedDataParallel(learner), [], PUBLISHED(learner.parameters())
+    ddp, states, opt = DistributedDataParallel(learner), [], OPTIMIZERS.get(case[-1], PUBLISHED)(learner.parameters())
     for _ in range(STEPS):
         opt.zero_grad()
         cross_entropy(ddp(x, target=t, ids=ids), t).backward()
@@ -164,7 +178,7 @@ def worker(rank, folder):
     torch.set_num_threads(1)
     meet(rank, f"{folder}/meet")
     results = {case: (stepped(case, rank), wrapped(case, rank)) for case in CASES}
-    with mock.patch("skipback.engine.step.ranks.spread"):
+    with mock.patch("skipback.step.ranks.spread"):
         results["unspread"] = stepped(CASES[0], rank)
     results["noise"], results["alike"] = drawn(), drawn(alike=True)
     results["resumed"], results["through"] = resumed(rank, folder), through(rank)

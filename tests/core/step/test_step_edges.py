@@ -14,7 +14,7 @@ from twins import STEPS, apart, batches, by_backward, by_step, cross_entropy, eq
 
 import skipback as sb
 from skipback import update
-from skipback.engine.guards import SkipbackWarning
+from skipback.core.records import SkipbackWarning
 
 DATA = batches()
 X, T, IDS = DATA[0]
@@ -144,6 +144,12 @@ def test_what_is_taken_off_trains_no_more_and_the_network_is_plain(name):
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+def closed(learner):
+    """Whether no pass is left open."""
+    cutter = getattr(learner.route, "cutter", None)
+    return not learner.gate.running and (cutter is None or cutter.run is None)
+
+
 @every
 def test_copies_and_pickles_go_on_alone(name):
     learner, _ = pair(name)
@@ -167,7 +173,7 @@ def test_a_compiled_network(name, build, part):
     by_step(one, step := update.adam(0.01), DATA[:2])
     one.net.get_submodule(part).compile(backend="eager")
     by_step(one, step, DATA[2:])
-    assert one._stepper.whole
+    assert one._stepper.by_backward
     by_backward(other, adam(other), DATA)
     assert equal(one, other)
 
@@ -251,9 +257,8 @@ def test_a_loss_that_fails_leaves_the_learner_usable(name, build):
 
     with pytest.raises(KeyError, match="mine"):
         learner.step(X, T, loss=failing, update=step, ids=IDS)
-    assert learner.ports.meet is None
-    assert learner.ports.met is None
-    early = learner.star is not None and learner.star.needs.early
+    assert closed(learner)
+    early = learner.direct is not None and learner.method.needs.early
     after = snapshot(learner)
     ours = {k for k in before if "stream" not in k and "position" not in k}
     if not early:
@@ -280,7 +285,7 @@ def test_a_network_that_fails_leaves_the_learner_usable(name, build):
     learner, other = pair(name, build)
     with pytest.raises(RuntimeError):
         learner.step(X[:, :3], T, loss=cross_entropy, update=update.adam(0.01), ids=IDS)
-    assert learner.ports.meet is None
+    assert closed(learner)
     learner.load_state_dict(other.state_dict())
     by_step(learner, update.adam(0.01), DATA)
     by_step(other, update.adam(0.01), DATA)
@@ -306,9 +311,9 @@ def test_a_block_that_is_called_again_later_is_refused(name):
     learner = sb.attach(made(Sometimes), METHODS[name](), (X, 1), show=None)
     step = update.adam()
     learner.step((X, 1), T, loss=cross_entropy, update=step)
-    with pytest.raises(RuntimeError, match="is called more than once"):
+    with pytest.raises(RuntimeError, match="took another way, at module 'b'.*called more than once"):
         learner.step((X, 2), T, loss=cross_entropy, update=step)
-    assert learner.ports.meet is None
+    assert closed(learner)
     learner.step((X, 1), T, loss=cross_entropy, update=step)
 
 
@@ -403,7 +408,7 @@ def test_learned_feedback_that_ports_share_is_changed_once_by_the_sum(build):
     one, other = twins(build, method, X)
     by_step(one, update.adam(0.01), DATA)
     by_backward(other, adam(other), DATA)
-    assert len(list(one.star.parameters())) == 1
+    assert len(list(one.direct.parameters())) == 1
     assert equal(one, other)
 
 
@@ -411,7 +416,7 @@ def test_the_head_alone_keeps_nothing_of_the_hidden_blocks():
     learner, _ = pair("shallow", nets.dropout)
     by_step(learner, update.adam(), DATA)
     assert all(
-        getattr(rule, "y", None) is None and getattr(rule, "kept", None) is None
+        getattr(rule, "y", None) is None and getattr(rule, "saved", None) is None
         for _, rule in learner._stepper.chain.hidden
     )
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 import skipback as sb
-from skipback.engine.step import errors
+from skipback.step import errors
 
 
 def autograd(loss, y, t):
@@ -24,7 +24,7 @@ def data(loss, dtype, n=50, c=10):
 def test_a_closed_form_has_the_bits_of_autograd(loss, dtype, monkeypatch):
     y, t = data(loss, dtype)
     want = autograd(loss, y, t)
-    monkeypatch.setattr(errors, "_by_autograd", None)  # so that it was the closed form
+    monkeypatch.setattr(errors, "by_autograd", None)  # so that it was the closed form
     value, e = errors.error(loss, y, t, 1.0)
     assert torch.equal(value, want[0])
     assert torch.equal(e, want[1])

@@ -1,6 +1,5 @@
 """What a step does for speed: in place where it may, only there, and nothing stale in what it looks up once."""
 
-import contextlib
 from dataclasses import dataclass, field
 
 import nets
@@ -13,10 +12,11 @@ from twins import by_backward, by_step, cross_entropy, equal, twins
 
 import skipback as sb
 from skipback import precision, update
-from skipback.engine import star
-from skipback.engine.step import errors, forms, onednn, rules
-from skipback.feedback import Fixed
+from skipback.core import direct
+from skipback.core.feedback import Fixed
 from skipback.signals import LossGradient
+from skipback.step import errors, forms, onednn, rules
+from skipback.update.base import laid_out
 
 ACTIVATIONS = [nn.Tanh, nn.Sigmoid, nn.ReLU]
 activations = pytest.mark.parametrize("act", ACTIVATIONS)
@@ -30,7 +30,7 @@ X, T, _ = DATA[0]
 @activations
 @pytest.mark.parametrize("before", [nn.Linear(4, 4), nn.BatchNorm1d(4)])
 def test_a_block_by_autograd_writes_activations_over_what_it_has_just_made(act, before):
-    graph = rules.Graph([nn.Identity(), before, act()])
+    graph = rules.ModulesBlock([nn.Identity(), before, act()])
     graph.run(torch.randn(3, 4))
     assert graph.y._version == 1
 
@@ -47,9 +47,9 @@ def test_delta_takes_the_place_of_a_teaching_that_is_nobody_elses(act):
     dense = rules.rule([nn.Linear(3, 4), act()], rows=True)
     with torch.no_grad():
         y, g = dense.run(torch.randn(2, 3)), torch.randn(2, 4)
-        want = dense.derived(g, own=False)
+        want = dense.derived(g, may_overwrite=False)
         assert want.data_ptr() != g.data_ptr()
-        found = dense.derived(g, own=True)
+        found = dense.derived(g, may_overwrite=True)
     assert found.data_ptr() == g.data_ptr()
     assert torch.equal(found, want)
     assert y.abs().sum() > 0
@@ -62,7 +62,7 @@ def test_delta_takes_the_place_of_a_teaching_that_is_nobody_elses(act):
 def test_an_activation_leaves_alone_what_the_block_was_given(act, before):
     x = torch.randn(3, 4)
     kept = x.clone()
-    rules.Graph([*before, act()]).run(x)
+    rules.ModulesBlock([*before, act()]).run(x)
     assert torch.equal(x, kept)
 
 
@@ -71,7 +71,7 @@ def test_an_activation_leaves_alone_what_a_layer_with_its_own_forward_returns(ac
     x, layer = torch.randn(3, 4), nn.Linear(4, 4)
     layer.forward = lambda h: h
     kept = x.clone()
-    rules.Graph([layer, act()]).run(x)
+    rules.ModulesBlock([layer, act()]).run(x)
     assert torch.equal(x, kept)
 
 
@@ -80,16 +80,16 @@ def test_an_activation_with_its_own_forward_is_called(act):
     module = act()
     module.forward = lambda h: h * 7
     layer, x = nn.Linear(4, 4), torch.randn(3, 4)
-    assert torch.equal(rules.Graph([layer, module]).run(x), layer(x) * 7)
+    assert torch.equal(rules.ModulesBlock([layer, module]).run(x), layer(x) * 7)
 
 
 def test_rows_of_the_teaching_of_a_port_go_in_place_and_are_no_ones_matrix():
     """`own` holds for the product that DFA makes, and the matrix that it made it from stays."""
     learner, _ = twins(nets.mlp, sb.dfa(), X)
-    before = {k: v.clone() for k, v in learner.star.feedback.items()}
+    before = {k: v.clone() for k, v in learner.direct.feedback.items()}
     by_step(learner, update.sgd(0.1), DATA)
-    assert learner._stepper.own
-    assert all(torch.equal(before[k], v) for k, v in learner.star.feedback.items())
+    assert learner._stepper.may_overwrite
+    assert all(torch.equal(before[k], v) for k, v in learner.direct.feedback.items())
 
 
 @pytest.mark.parametrize("kind", [update.sgd, update.adam])
@@ -100,7 +100,7 @@ def test_a_dense_block_writes_over_what_it_is_taught_by_if_nobody_else_has_it(ki
     kept = g.clone()
     with torch.no_grad():
         dense.run(torch.randn(2, 3))
-        dense.learn(g, step, own=own)
+        dense.learn(g, step, may_overwrite=own)
     assert torch.equal(g, kept) is not own
 
 
@@ -109,7 +109,7 @@ def test_a_step_lets_go_of_all_activations(name):
     learner, _ = twins(nets.mlp, getattr(sb, name)(), X)
     by_step(learner, update.sgd(0.1), DATA[:1])
     chain = learner._stepper.chain
-    assert [rule.kept for rule in (*(rule for _, rule in chain.hidden), chain.head)] == [None] * 3
+    assert [rule.saved for rule in (*(rule for _, rule in chain.hidden), chain.head)] == [None] * 3
 
 
 # ------------------------------------------------------------------------------------------------------------ errors
@@ -176,38 +176,12 @@ def test_forms_of_a_chain_are_kept_apart_by_what_was_asked_for():
     by_step(learner, step := update.sgd(0.1), [data])
     chain = learner._stepper.chain
     for cast in (True, False, True, False):
-        found.append(forms.formed(chain, cast=cast, compiler=same))
+        found.append(forms.specialise(chain, cast=cast, compiler=same))
     assert found[0] is found[2]
     assert found[1] is found[3]
-    assert [type(form.head).__name__ for form in found[:2]] == ["Low", "Dense"]
-    assert forms.formed(chain, cast=True, compiler=lambda run: run) is not found[0]
+    assert [type(form.head).__name__ for form in found[:2]] == ["AutocastDense", "Dense"]
+    assert forms.specialise(chain, cast=True, compiler=lambda run: run) is not found[0]
     by_step(learner, step, [data])
-
-
-SPARSE = {
-    "sgd": (update.sgd, lambda ps: torch.optim.SGD(ps, 1e-3, fused=True)),
-    "adam": (update.adam, lambda ps: torch.optim.Adam(ps, 1e-3, fused=True)),
-    "plain": (lambda: update.Update(lambda ps: torch.optim.SGD(ps, 0.1)), lambda ps: torch.optim.SGD(ps, 0.1)),
-}
-
-
-@pytest.mark.parametrize("kind", SPARSE)
-def test_sparse_gradients_are_taken_or_refused_as_by_torch(kind):
-    def build():
-        parts = nn.Embedding(7, 4, sparse=True), nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, nets.C)
-        return nn.Sequential(*parts)
-
-    data = [(torch.randint(7, (6, 3)), torch.arange(6) % nets.C, None)] * 2
-    one, other = twins(build, sb.dfa(), data[0][0])
-    make, optim = SPARSE[kind]
-    words = []
-    for train, learner, by in ((by_step, one, make()), (by_backward, other, optim(other.parameters()))):
-        with contextlib.nullcontext() if kind == "plain" else pytest.raises(RuntimeError) as found:
-            train(learner, by, data)
-        words.append(found and str(found.value))
-    assert words[0] == words[1]
-    assert words[0] is None or "sparse" in words[0]
-    assert equal(one, other) or kind != "plain"
 
 
 @pytest.mark.parametrize("name", ["dfa", "drtp"])
@@ -273,7 +247,7 @@ def test_a_parameter_that_is_exchanged(name, key):
 
 def test_feedback_that_lies_on_two_devices_follows_as_a_whole():
     learner, _ = twins(nets.mlp, sb.dfa(), X)
-    found = learner.star
+    found = learner.direct
     found.feedback_1 = found.feedback_1.to("meta")
     found.follow(torch.device("meta"))
     assert {part.device.type for parts in found.parts.values() for part in parts} == {"meta"}
@@ -296,12 +270,12 @@ def test_a_step_that_fails_keeps_nothing_of_the_head():
     with pytest.raises(KeyError, match="mine"):
         learner.step(X, T, loss=failing, update=update.sgd())
     chain = learner._stepper.chain
-    assert [rule.kept for rule in (*(rule for _, rule in chain.hidden), chain.head)] == [None] * 3
+    assert [rule.saved for rule in (*(rule for _, rule in chain.hidden), chain.head)] == [None] * 3
 
 
 def test_the_target_of_an_early_signal_is_made_a_matrix_once(monkeypatch):
     learner, _ = twins(nets.mlp, sb.f3(memory=16), X)
-    monkeypatch.setattr(star, "as_matrix", None)  # `early` has made it, and `remember` takes that
+    monkeypatch.setattr(direct, "as_matrix", None)  # `early` has made it, and `remember` takes that
     by_step(learner, update.sgd(0.1), DATA)
     assert bool(learner.memory.seen.any())
 
@@ -314,7 +288,7 @@ def test_a_gradient_is_looked_at_once(monkeypatch):
 
     learner, _ = twins(build, sb.dfa(), X)
     looked = []
-    monkeypatch.setattr(star, "check_error", lambda *args: looked.append(args))
+    monkeypatch.setattr(direct, "advise_error", lambda *args: looked.append(args))
     by_step(learner, update.sgd(0.1), DATA)
     assert len(looked) == 1
 
@@ -349,7 +323,7 @@ def test_momentum_that_is_set_later_is_not_left_out(inside):
 
 def test_a_gradient_of_another_type_is_laid_out_in_that_of_its_parameter():
     p, g = nn.Parameter(torch.randn(3, 4)), torch.randn(3, 4, dtype=torch.float64)
-    assert update._laid_out(g, p).dtype == torch.float32
+    assert laid_out(g, p).dtype == torch.float32
 
 
 @pytest.mark.parametrize("kind", [update.sgd, update.adam, update.momentum])
@@ -365,9 +339,9 @@ def test_a_gradient_that_lies_as_its_parameter_does_is_not_copied():
     p = nn.Parameter(torch.randn(3, 4, 2, 2).to(memory_format=torch.channels_last))
     g = torch.randn(3, 4, 2, 2)
     alike = g.to(memory_format=torch.channels_last)
-    assert update._laid_out(alike, p) is alike
-    assert update._laid_out(g, p).stride() == p.stride()
-    assert torch.equal(update._laid_out(g, p), g)
+    assert laid_out(alike, p) is alike
+    assert laid_out(g, p).stride() == p.stride()
+    assert torch.equal(laid_out(g, p), g)
 
 
 def test_a_group_that_is_added_later_is_found():

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import skipback as sb
-from skipback.engine.step import rules
-from skipback.feedback import Fixed
+from skipback.core.feedback import Fixed
 from skipback.signals import LossGradient
+from skipback.step import rules
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def test_activations_of_a_block_by_autograd_are_written_in_place(act, norm, make
 
 
 def test_an_activation_leaves_alone_what_somebody_else_has():
-    graph = rules.Graph([nn.Flatten(), nn.Tanh()])
+    graph = rules.ModulesBlock([nn.Flatten(), nn.Tanh()])
     x = torch.randn(2, 3)
     before = x.clone()
     graph.run(x)
@@ -98,5 +98,5 @@ def test_an_activation_of_a_dense_block_takes_no_memory_of_its_own():
     dense = rules.rule([nn.Linear(3, 4), nn.Tanh()], rows=True)
     with torch.no_grad():
         y = dense.run(torch.randn(2, 3))
-    assert dense.kept[1] is y
+    assert dense.saved[1] is y
     assert y._version == 1  # tanh_ over the product

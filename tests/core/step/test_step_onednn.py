@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import skipback as sb
 from skipback import precision
-from skipback.engine.step import onednn
+from skipback.step import onednn
 
 pytestmark = pytest.mark.skipif(not onednn._exact(), reason="this torch has no oneDNN kernel")
 

@@ -13,7 +13,7 @@ from twins import cross_entropy
 
 import skipback as sb
 from skipback import update
-from skipback.engine.step.ranks import Averaged
+from skipback.step.ranks import Averaged
 
 RANKS, STEPS = 2, 3
 
@@ -156,7 +156,7 @@ def test_nothing_is_changed_before_the_averages_are_there(monkeypatch):
     """All are sent before the first is waited for, and changed in the order in which they were sent."""
     log = []
     monkeypatch.setattr(dist, "all_reduce", lambda g, async_op: log.append("send") or Work(log, g))
-    monkeypatch.setattr("skipback.engine.step.ranks.world", lambda: 3)
+    monkeypatch.setattr("skipback.step.ranks.world", lambda: 3)
     ps = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
     step = update.sgd(1.0)
     step.bind(ps)
@@ -170,7 +170,7 @@ def test_nothing_is_changed_before_the_averages_are_there(monkeypatch):
     assert log.index("wait") == log.count("send") == log.count("wait")
     assert [p.tolist() for p in ps] == [[-1, -1], [-1, -1], [0, 0]]
     assert g.tolist() == [1, 1]
-    assert one.inside_product(ps[0]) is None
+    assert one.fusable_rate(ps[0]) is None
     before = len(log)
     one.flush()
     assert len(log) == before

@@ -19,7 +19,8 @@ def twins(build, method, example, *, seed=0, dtype=torch.float64):
 
 
 def cross_entropy(y, t):
-    """Of classes, or of a class at each position."""
+    """Of classes, or of a class at each position; of the logits of a network that returns more than that."""
+    y = logits(y)
     return F.cross_entropy(y.flatten(0, -2), t.flatten())
 
 

@@ -3,12 +3,12 @@
 import pytest
 
 from skipback.lab import data
-from skipback.lab.data_cli import Data, run
+from skipback.lab.data_cli import DataOptions, run
 from skipback.lab.errors import LabError
 
 
 def said(capsys, action, *names):
-    run(Data(action=action, names=names))
+    run(DataOptions(action=action, names=names))
     return capsys.readouterr().out
 
 
@@ -39,7 +39,7 @@ def test_info_has_the_unit_of_each_kind(capsys):
 def test_fetch_asks_for_names_before_it_takes_gigabytes(capsys, monkeypatch):
     monkeypatch.setattr(data, "fetch", lambda name: pytest.fail("nothing was asked for"))
     with pytest.raises(LabError, match=r"name the data sets \(all together are 6\.\d GB\)"):
-        run(Data(action="fetch"))
+        run(DataOptions(action="fetch"))
 
 
 def test_fetch_of_what_needs_none(capsys):
@@ -48,7 +48,7 @@ def test_fetch_of_what_needs_none(capsys):
 
 def test_verify_of_a_missing_set(capsys, cache):
     with pytest.raises(LabError, match="1 files are missing or damaged"):
-        run(Data(action="verify", names=("susy",)))
+        run(DataOptions(action="verify", names=("susy",)))
     assert f"susy: SUSY.csv.gz: missing (looked in {cache / 'susy'})" in capsys.readouterr().out
     assert "susy" not in said(capsys, "verify")  # not asked for, not here
 
@@ -58,7 +58,7 @@ def test_verify_of_a_damaged_set(capsys, cache):
     (cache / "text" / "tinyshakespeare.txt").write_bytes(b"First Citizen:\n")
     for names in ((), ("tiny-shakespeare",)):
         with pytest.raises(LabError, match="1 files"):
-            run(Data(action="verify", names=names))
+            run(DataOptions(action="verify", names=names))
         assert "tinyshakespeare.txt: damaged (" in capsys.readouterr().out
 
 
@@ -68,4 +68,4 @@ def test_verify_of_a_damaged_set(capsys, cache):
 )
 def test_a_wrong_word_is_answered(action, names, message):
     with pytest.raises(LabError, match=message):
-        run(Data(action=action, names=names))
+        run(DataOptions(action=action, names=names))

@@ -1,1 +1,1 @@
-"""Capture: whole training steps as one CUDA graph, on data that live on the device."""
+"""Capture: whole training steps as one CUDA graph, on data in the memory of the device."""

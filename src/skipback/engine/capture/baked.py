@@ -1,7 +1,7 @@
-"""Baked: all that a recording took from the host, so that it is made anew when one of these things has changed.
+"""Baked: the host-side state that a CUDA-graph recording depends on. When it changes, the step is recorded again.
 
-A recording holds addresses and numbers: where weights, feedback, memory and optimizer state lie, the learning rate, and
-which way Python went through the step.
+A recording holds the addresses of weights, feedback, memory and optimizer state, numbers such as the learning rate, and
+the branches that Python took in the step.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from skipback.engine.learner import Learner
-from skipback.engine.step.chain import Signature
+from skipback.learner import Learner
+from skipback.step.chain import NetworkFingerprint
 
 
 def baked(learner: Learner, optimizer: Optimizer) -> object:
-    """What a recording of this learner's step would be of; two that are equal give the same recording."""
+    """The state that a recording of this learner's step depends on; equal states give equal recordings."""
     memory = learner.memory
     return (
-        Signature(learner.net).first,
+        NetworkFingerprint(learner.net).recorded,
         [module.training for module in learner.net.modules()],
         [_of(tensor) for tensor in _tensors(learner, optimizer)],
         [_settings(group) for group in optimizer.param_groups],
-        None if memory is None else memory.complete,
-        (learner.ports.plain, torch.are_deterministic_algorithms_enabled(), *_kernels()),
+        None if memory is None else memory.all_seen,
+        (learner.gate.plain, torch.are_deterministic_algorithms_enabled(), *_kernels()),
     )
 
 
 def _kernels() -> tuple[str, str]:
-    """What products and convolutions in float32 may round to: another setting takes other kernels."""
+    """The precision settings of float32 products and convolutions: they select the kernels."""
     backends = torch.backends
     return backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
 
@@ -39,6 +39,8 @@ def _kernels() -> tuple[str, str]:
 def _tensors(learner: Learner, optimizer: Optimizer) -> Iterator[Tensor]:
     yield from learner.parameters()
     yield from learner.buffers()
+    if learner.memory is not None:
+        yield from learner.memory.tensors
     for state in optimizer.state.values():
         yield from _only(state.values())
 
@@ -48,10 +50,10 @@ def _only(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def _of(tensor: Tensor) -> tuple[object, ...]:
-    """Where it lies, and how."""
+    """Address, dtype, shape, strides and `requires_grad` of a tensor."""
     return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.requires_grad
 
 
 def _settings(group: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a group, and which parameters it has."""
+    """The settings of a parameter group, and the ids of its parameters."""
     return {**group, "params": [id(p) for p in group["params"]]}

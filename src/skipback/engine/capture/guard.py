@@ -1,6 +1,6 @@
-"""Guard: watches one step for what a recording cannot repeat, because the host takes part in it.
+"""Guard: watches one step for operations of the host, which a recording cannot repeat.
 
-It notes, and lets the step run to its end: a step that is stopped half way would leave some blocks changed.
+It records them and lets the step run to its end: an interrupted step would leave some blocks updated and others not.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ ASKS = {
     aten._unique2: "asks the device how many values differ (unique)",
     aten.lift_fresh: "makes a tensor from numbers of the host (torch.tensor)",
 }
-"""Operations in which the host waits for the device, or feeds it, and what people call them."""
+"""Operations in which the host waits for the device or sends data to it, and how users write them."""
 MASKED = (aten.index, aten.index_put, aten.index_put_)
 COPIES = (aten._to_copy, aten.copy_)
 NOWHERE = torch.device("meta")
-"""Tensors without numbers, which some steps ask for a shape."""
+"""The device of tensors without data, which some steps use to compute a shape."""
 
 
 class Guard(TorchDispatchMode):
-    """On during one step; `found` says what the host did in it.
+    """Is on during one step, and records in `found` the operations in which the host took part.
 
     Args:
-        device: where everything has to happen.
+        device: where every operation has to run.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -44,24 +44,27 @@ class Guard(TorchDispatchMode):
         self.found: dict[str, str] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note the operation if the host takes part, and do it."""
+        """Run the operation, and record it if the host takes part."""
         asks = ASKS.get(func.overloadpacket) or _by_mask(func, args)
         if asks is not None:
             self._note(asks)
         result = func(*args, **(kwargs or {}))
-        self._look(func, _tensors((args, kwargs)), alone=func.overloadpacket not in COPIES)
-        self._look(func, [*_written(func, args), *_tensors(result)], alone=False)
+        self._note_foreign_tensors(func, _tensors((args, kwargs)), alone=func.overloadpacket not in COPIES)
+        self._note_foreign_tensors(func, [*_written(func, args), *_tensors(result)], alone=False)
         return result
 
-    def _look(self, func: Any, tensors: list[Tensor], *, alone: bool) -> None:
-        """Note tensors elsewhere; but a lone number that is only read goes along with the kernel, as a constant."""
+    def _note_foreign_tensors(self, func: Any, tensors: list[Tensor], *, alone: bool) -> None:
+        """Report tensors on another device.
+
+        A 0-d CPU tensor that is only read is fine (`alone`): it is passed to the kernel as a scalar.
+        """
         for tensor in tensors:
             if tensor.device not in (self.device, NOWHERE) and not (alone and tensor.dim() == 0):
                 self._note(f"uses a tensor on {tensor.device}, not on {self.device} ({func.overloadpacket})")
 
     @property
     def said(self) -> str:
-        """What was seen, and what to do."""
+        """The error message: what was found, where, and what to do."""
         what = "; ".join(f"it {asks}, at {place}" for asks, place in self.found.items())
         return (
             f"{what}. A captured step runs without Python, so take this out of the loss, the network or the update; or "
@@ -73,7 +76,7 @@ class Guard(TorchDispatchMode):
 
 
 def _by_mask(func: Any, args: Any) -> str | None:
-    """x[mask] is as long as the mask has entries, so the host waits for their number."""
+    """Whether an operation is x[mask], whose length the host reads from the device."""
     if func.overloadpacket not in MASKED:
         return None
     mask = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
@@ -85,7 +88,7 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _written(func: Any, args: Any) -> list[Tensor]:
-    """What an operation in place changes."""
+    """The tensors that an in-place operation overwrites."""
     pairs = zip(func._schema.arguments, args, strict=False)
     return [
         t for kind, given in pairs if kind.alias_info is not None and kind.alias_info.is_write for t in _tensors(given)

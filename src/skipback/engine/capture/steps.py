@@ -3,8 +3,8 @@
     places <- 0 .. N-1
     each step    ids = order[places];  step(x[ids], t[ids], ids);  total += N loss;  places += N
 
-The step moves itself on, so that repeating one recording of it is a whole epoch: index, forward, teaching, update, and
-F3's memory read and written. The numbers are those of `learner.step`, batch by batch.
+The step advances its own `places`, so replaying one recording again and again is an epoch: index, forward, teaching,
+update, F3's memory read and written. The numbers are those of `learner.step`, batch by batch.
 """
 
 from __future__ import annotations
@@ -15,28 +15,30 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
+from skipback.core.records import Loss
 from skipback.engine.capture.baked import baked
-from skipback.engine.capture.checks import check_order, reason
+from skipback.engine.capture.checks import check_order
 from skipback.engine.capture.guard import Guard
-from skipback.engine.capture.recorder import Call, Recorder
-from skipback.engine.learner import Learner
-from skipback.method import Exact
-from skipback.types import Loss
+from skipback.engine.capture.recorder import Recorder, Thunk
+from skipback.learner import Learner
+from skipback.step.fit import check, missing
+from skipback.step.traits import Traits
 from skipback.update import Update
 
-Transform = Callable[[Tensor], Tensor]
+BatchTransform = Callable[[Tensor], Tensor]
+"""From the rows of a batch to the network's input."""
 
 WARM_UP = 3
-"""Steps that run one by one before a recording: they make what is made once, such as the state of the optimizer."""
+"""Steps that run one by one before a recording, to initialise tensors such as the state of the optimizer."""
 
 
 class Captured:
-    """See `captured`.
+    """Trains on data of the device by whole epochs, by a recorded step where possible; made by `captured`.
 
     Attributes:
-        learner: what it trains.
-        recorder: what captures its steps; `None` if they run one by one.
-        why: they run one by one; `None` if they are captured.
+        learner: the learner that it trains.
+        recorder: captures the steps; `None` if they run one by one.
+        why: the reason why steps run one by one; `None` if they are captured.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class Captured:
         batch: int,
         loss: Loss,
         update: Update,
-        transform: Transform | None,
+        transform: BatchTransform | None,
         recorder: Recorder | None,
         refuse: bool,
     ) -> None:
@@ -61,12 +63,12 @@ class Captured:
         self.total = torch.zeros((), dtype=kind, device=x.device)
         self._made_of: object = None
         self._left = WARM_UP
-        self._replay: Call | None = None
+        self._replay: Thunk | None = None
 
     def epoch(self, order: Tensor) -> Tensor:
         """Train on these samples, batch by batch; the last batch may be smaller, and then runs by itself.
 
-        Nothing waits for the device but the check of an `order` that lies there, and reading what is returned.
+        The host waits for the device only to check an `order` on the device, and to read the returned loss.
 
         Args:
             order: ids (K,), 1 <= K <= M, int64; `torch.randperm(M)` is an epoch, a slice of it a part of one.
@@ -75,40 +77,41 @@ class Captured:
             The mean loss of the samples, each before its update; on the device, ().
 
         Raises:
-            ValueError: the order is no row of ids of this data set, the network is in eval mode, or the host takes part
-                in the step and that is refused (at the last step of the warm-up, which is complete).
+            ValueError: the order is no vector of ids of this data set, the network is in eval mode, or the host takes
+                part in the step and that is refused (at the last step of the warm-up, which is complete).
         """
+        check("step", self.learner, now=True)
         check_order(order, len(self.x))
         order = order.to(self.x.device)
         self.total.zero_()
-        with nullcontext() if self.recorder is None else self._unasked():
+        with nullcontext() if self.recorder is None else self._without_syncs():
             rest = order if self.recorder is None else self._full_batches(order)
             for ids in rest.split(self.batch) if len(rest) else ():
                 self._step(ids)
         return self.total / len(order)
 
     def check(self) -> None:
-        """Refuse what cannot be captured, if anything is to be; finds the blocks if they are not known.
+        """Refuse a step that cannot be captured, unless there is no recorder; finds the blocks if they are not known.
 
         Raises:
-            ValueError: see `reason`.
+            ValueError: the step cannot be captured.
         """
         if self.recorder is None:
             return
-        if self.learner.layout is None and not isinstance(self.learner.method, Exact):
+        if self.learner.route is None:
             self.learner.discover(self._inputs(self.order[: min(2, self.batch)]))
-        why = reason(self.learner, self.update)
+        why = missing("captured", Traits(self.learner, self.update), now=True)
         if why is not None:
             self._give_up(f"{why}; or train by learner.step")
 
     def _give_up(self, why: str) -> None:
-        """Refuse to go on, or go on one by one."""
+        """Raise, or run all further steps one by one."""
         if self.refuse:
             raise ValueError(f"this step cannot be captured: {why}")
         self.why, self.recorder, self._replay = why, None, None
 
     def _full_batches(self, order: Tensor) -> Tensor:
-        """Train on all full batches. Returns the ids of what is left to train one by one."""
+        """Train on all full batches. Returns the ids that are left for steps one by one."""
         full = len(order) // self.batch
         self._ready()
         self.order[: len(order)].copy_(order)
@@ -125,17 +128,17 @@ class Captured:
         return order[full * self.batch :]
 
     def _ready(self) -> None:
-        """Drop a recording that is of something else than what would run now."""
+        """Discard the recording if the state that it depends on has changed."""
         memory = self.learner.memory
-        if memory is not None and not memory.complete:
-            memory.complete = bool(memory.seen.all())  # asked once an epoch, as a recording cannot
+        if memory is not None and not memory.all_seen:
+            memory.all_seen = bool(memory.seen.all())  # once an epoch: a recorded step cannot wait for the device
         now = self._now()
         if now != self._made_of:
             self.check()
             self._made_of, self._left, self._replay = now, WARM_UP, None
 
     def _warm(self, recorder: Recorder) -> None:
-        """A step for real; the host is watched in the last one."""
+        """Run one step without a recording; the last of the warm-up runs under the `Guard`."""
         self._left -= 1
         if self._left:
             recorder.warm(self._advance)
@@ -143,11 +146,11 @@ class Captured:
         with Guard(self.x.device) as guard:
             recorder.warm(self._advance)
         if guard.found:
-            self._made_of = None  # the next epoch looks again
+            self._made_of = None  # the next epoch checks again
             self._give_up(guard.said)
 
     def _record(self, recorder: Recorder) -> None:
-        """Record one step, which trains nothing."""
+        """Record one step. Recording runs no kernel, so no weight changes."""
         before = self._now()
         try:
             self._replay = recorder.record(self._advance)
@@ -165,7 +168,7 @@ class Captured:
         return baked(self.learner, self.update.bind(self.learner.parameters()))
 
     def _advance(self) -> None:
-        """What is captured: one step on the samples at `places`, and on to the next."""
+        """The recorded call: one step on the samples at `places`, then advance `places` by one batch."""
         self._step(self.order.index_select(0, self.places))
         self.places.add_(self.batch)
 
@@ -179,14 +182,14 @@ class Captured:
         return rows if self.transform is None else self.transform(rows)
 
     @contextmanager
-    def _unasked(self) -> Iterator[None]:
-        """Inside, the memory asks nothing: whether it is complete is known, and each id is always the same row of x."""
+    def _without_syncs(self) -> Iterator[None]:
+        """Context in which the memory waits for nothing: `complete` was checked, and each id is one row of x."""
         memory = self.learner.memory
         if memory is None:
             yield
             return
-        left, memory.asks, memory.checks_left = memory.checks_left, False, 0
+        left, memory.may_sync, memory.input_checks_left = memory.input_checks_left, False, 0
         try:
             yield
         finally:
-            memory.asks, memory.checks_left = True, left
+            memory.may_sync, memory.input_checks_left = True, left

@@ -1,7 +1,7 @@
-"""Groups: members in a row whose updates agree in every setting are stepped as one.
+"""Groups: consecutive members whose updates agree in every setting are stepped as one.
 
-The step of a stack is that of each member where an optimizer looks at each number alone (`ELEMENTWISE`). Their state is
-shared like their weights: each member's own optimizer holds views of the stack's, in torch's own layout.
+One step of a stack equals the steps of its members if the optimizer is elementwise (`ELEMENTWISE`). The optimizer state
+is shared like the weights: each member's optimizer holds views of the stacked state, in torch's own layout.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
-from skipback.engine.many.layers import Stack
+from skipback.engine.many.layers import MemberStack
 from skipback.update import Update, hooked
 
 ELEMENTWISE = (
@@ -30,20 +30,22 @@ ELEMENTWISE = (
     optim.ASGD,
     optim.Rprop,
 )
-"""Torch's optimizers that change each number by its own gradient and state. Adafactor, e.g., looks at norms."""
+"""Torch's optimizers that update each number from its own gradient and state. Adafactor, for one, reads norms."""
 
 
-class Group:
+class MemberGroup:
     """Members a .. b - 1, stepped as one.
 
     Args:
         span: a .. b.
-        update: that of the first of them.
-        stacks: of all members.
-        optimizers: theirs.
+        update: the update of member a.
+        stacks: the stacked weights of all members.
+        optimizers: the optimizers of all members.
     """
 
-    def __init__(self, span: range, update: Update, stacks: Sequence[Stack], optimizers: Sequence[Optimizer]) -> None:
+    def __init__(
+        self, span: range, update: Update, stacks: Sequence[MemberStack], optimizers: Sequence[Optimizer]
+    ) -> None:
         self.span, self.optimizers = span, [optimizers[n] for n in span]
         self.parts = slice(span.start, span.stop)
         self.own = [[stack.own[n] for n in span] for stack in stacks]
@@ -59,7 +61,7 @@ class Group:
         self.shared, self.states = False, self._states()
 
     def follow(self) -> bool:
-        """Take over settings that a scheduler has changed for all. Returns whether the members still are one group."""
+        """Copy settings that a scheduler has changed for all members. Returns whether they still agree."""
         first, *others = (_settings(optimizer) for optimizer in self.optimizers)
         alike = all(other == first for other in others) and not any(map(hooked, self.optimizers))
         whole = alike and self.states == self._states()
@@ -68,7 +70,7 @@ class Group:
         return whole
 
     def _states(self) -> list[tuple[int, int]]:
-        """Loading a state gives an optimizer another one, and clearing it none: nothing here would know."""
+        """Identity and size of each optimizer's state: loading a state replaces the dict, and clearing empties it."""
         return [(id(optimizer.state), len(optimizer.state)) for optimizer in self.optimizers]
 
     def apply(self, gradients: Sequence[Tensor], places: Sequence[int]) -> None:
@@ -79,7 +81,7 @@ class Group:
             self._share()
 
     def _share(self) -> None:
-        """Let each member's optimizer hold views of the state, which is there since the first step."""
+        """After the first step has initialised the state, let each member's optimizer hold views of it."""
         for p, own in zip(self.parameters, self.own, strict=True):
             for n, (q, optimizer) in enumerate(zip(own, self.optimizers, strict=True)):
                 if p in self.optimizer.state:
@@ -88,8 +90,10 @@ class Group:
         self.states = self._states()
 
 
-def grouped(updates: Sequence[Update], stacks: Sequence[Stack], optimizers: Sequence[Optimizer]) -> list[Group]:
-    """The members in groups, as large as can be.
+def grouped(
+    updates: Sequence[Update], stacks: Sequence[MemberStack], optimizers: Sequence[Optimizer]
+) -> list[MemberGroup]:
+    """Divide the members into groups, each as long as possible.
 
     Raises:
         ValueError: an optimizer has several parameter groups, holds other weights, or may mix the members.
@@ -105,7 +109,7 @@ def grouped(updates: Sequence[Update], stacks: Sequence[Stack], optimizers: Sequ
     for _, run in groupby(range(len(keys)), key=lambda n: keys.index(keys[n])):
         members = list(run)
         span = range(members[0], members[-1] + 1)
-        found.append(Group(span, updates[members[0]], stacks, optimizers))
+        found.append(MemberGroup(span, updates[members[0]], stacks, optimizers))
     return found
 
 
@@ -131,7 +135,7 @@ def _check(optimizer: Optimizer, own: Sequence[Tensor], n: int) -> None:
 
 
 def unbound(update: Update) -> Update:
-    """The same update, for other parameters."""
+    """A copy of an update without its optimizer, for other parameters."""
     twin = copy.copy(update)
     twin.optimizer = None
     return twin
@@ -145,7 +149,7 @@ def own_states(updates: Sequence[Update]) -> None:
 
 
 def settings(optimizers: Sequence[Optimizer]) -> list[Any]:
-    """All that decides which members are stepped as one, and how. To be compared before each step."""
+    """What the groups depend on: the settings, state and hooks of all optimizers. Compared before each step."""
     return [(id(o.state), len(o.state), hooked(o), *o.param_groups[0].values()) for o in optimizers]
 
 
@@ -153,16 +157,16 @@ def _settings(optimizer: Optimizer) -> dict[str, Any]:
     return {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
 
 
-def _age(optimizer: Optimizer, stacks: Sequence[Stack], n: int) -> list[Any]:
-    """What the optimizer has for each weight of member n: which state, and after how many steps."""
+def _age(optimizer: Optimizer, stacks: Sequence[MemberStack], n: int) -> list[Any]:
+    """The optimizer state of each weight of member n: names of its entries, and the count of steps."""
     states = [optimizer.state.get(stack.own[n], {}) for stack in stacks]
     return [(sorted(state), float(state.get("step", 0))) for state in states]
 
 
 def _stacked(states: Sequence[dict[str, Any]], own: Sequence[Tensor]) -> dict[str, Any]:
-    """The states of one weight as one, each tensor of its shape stacked; what is a number is that of the first."""
+    """Stack the states of one weight, where a tensor has its shape; copy other entries from the first member."""
     return {
-        key: Stack([state[key] for state in states]).whole if _like(value, own[0]) else copy.deepcopy(value)
+        key: MemberStack([state[key] for state in states]).whole if _like(value, own[0]) else copy.deepcopy(value)
         for key, value in states[0].items()
     }
 

@@ -8,17 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipback.engine.step.errors import checked
-from skipback.types import Loss
+from skipback.core.records import Loss
+from skipback.step.errors import by_autograd, checked
 
 aten = torch.ops.aten
 
 IGNORED = -100
-"""The class that `cross_entropy` leaves out of its mean."""
+"""The class index that `cross_entropy` ignores."""
 
 
 def loss_and_gradient(loss: Loss, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Each member's loss (N,), and dL/dy (N, B, C), as if it was alone.
+    """Each member's loss (N,), and its gradient dL/dy (N, B, C).
 
     Args:
         loss: loss(output, target) of one member.
@@ -27,16 +27,20 @@ def loss_and_gradient(loss: Loss, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]
     """
     if loss is F.cross_entropy and t.dim() == 2 and t.dtype == torch.int64:
         return _of_classes(y, t)
-    leaf = y.detach().requires_grad_()
-    with torch.enable_grad():
-        known = KNOWN.get(loss) if isinstance(loss, FunctionType) else None  # others: no hash
+    known = KNOWN.get(loss) if isinstance(loss, FunctionType) else None  # others: no hash
+    values = torch.empty(0)
+
+    def total(leaf: Tensor, t: Tensor) -> Tensor:
+        nonlocal values
         values = _one_by_one(loss, leaf, t) if known is None else known(leaf, t)
-        (e,) = torch.autograd.grad(values.sum(), leaf)
+        return values.sum()
+
+    _, e = by_autograd(total, y, t, 1.0)
     return values.detach(), e
 
 
 def _of_classes(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """By the kernels that autograd would call, which takes longer than they do (see `engine.step.errors`)."""
+    """Cross-entropy by the kernels that autograd calls, without autograd's own time (see `engine.step.errors`)."""
     classes, none = t.flatten(), 0
     logs = torch.log_softmax(y.flatten(0, 1), 1)
     each, weight = aten.nll_loss_forward.default(logs, classes, None, none, IGNORED)
@@ -69,4 +73,4 @@ KNOWN: dict[Loss, Loss] = {
     F.mse_loss: _mse,
     F.binary_cross_entropy_with_logits: _bce,
 }
-"""Losses whose mean over one member is known; any other is called once for each."""
+"""Batched forms of losses that average over a member; any other loss is called once for each member."""

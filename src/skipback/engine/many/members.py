@@ -1,51 +1,45 @@
-"""Members: which learners can be trained as one, and why others cannot."""
+"""Members: the blocks of learners that can be trained together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
-
-from skipback.engine.learner import Learner
-from skipback.engine.step.chain import chain
-from skipback.engine.step.checks import opaque
-from skipback.engine.step.rules import ACTIVATIONS, Dense, rule
-from skipback.feedback import Matrix, Sees
-from skipback.method import Direct, Exact, HeadOnly
-
-LAYERS = (
-    "only a plain nn.Sequential of Linear and elementwise activations, all of it trained and hooked by nobody else, is "
-    "trained together"
-)
-
-ALONE = "train it alone, by learner.step"
+from skipback.learner import Learner
+from skipback.step.fit import check
+from skipback.step.rules import Dense
+from skipback.step.traits import Traits
 
 
-def dense_rules(learner: Learner) -> list[Dense]:
-    """The blocks of one member in order, each a linear layer and its activation; the last one is the head.
+def dense_rules(learners: Sequence[Learner]) -> list[list[Dense]]:
+    """The blocks of each member in order, each a linear layer and its activation; the last one is the head.
 
     Raises:
-        ValueError: its method or its network has no batched form.
+        ValueError: a member's method or network has no batched form, it differs from member 0, or two share a weight.
+        RuntimeError: a member's method was taken off.
     """
-    _check_method(learner)
-    if isinstance(learner.method, Exact):
-        return _plain(learner.net)
-    if learner.layout is None:
-        raise ValueError("the blocks are not known yet: pass example=... to attach()")
-    found = chain(learner.net, learner.layout)
-    rules = [] if found is None else [*(r for _, r in found.hidden), found.head]
-    dense = [r for r in rules if isinstance(r, Dense)]
-    if not dense or len(dense) < len(rules):
-        raise ValueError(LAYERS)
-    return dense
+    members = [_dense(n, learner) for n, learner in enumerate(learners)]
+    _check_alike(members)
+    kinds = {type(learner.method).__name__ for learner in learners}
+    if len(kinds) > 1:
+        raise ValueError(f"all members take one route, but these are {', '.join(sorted(kinds))}")
+    return members
 
 
-def check_alike(members: Sequence[list[Dense]]) -> None:
-    """Refuse members that differ in shape, or share a weight.
+def _dense(n: int, learner: Learner) -> list[Dense]:
+    chain = check_member(n, learner).chain
+    assert chain is not None
+    return [rule for rule in chain.rules if isinstance(rule, Dense)]
 
-    Raises:
-        ValueError: names the first that differs from the first of all.
-    """
+
+def check_member(n: int, learner: Learner, *, now: bool = False) -> Traits:
+    """The traits of member n. See `check`; the error says which member it is of."""
+    try:
+        return check("many", learner, now=now)
+    except (ValueError, RuntimeError) as error:
+        raise type(error)(f"member {n}: {error}") from None
+
+
+def _check_alike(members: Sequence[list[Dense]]) -> None:
     shapes = [[_shape(r) for r in rules] for rules in members]
     for n, shape in enumerate(shapes):
         if shape != shapes[0]:
@@ -59,39 +53,3 @@ def _shape(r: Dense) -> str:
     linear = r.linear
     size = f"{linear.in_features} -> {linear.out_features}{'' if linear.bias is not None else ' without bias'}"
     return f"{size} {r.module!r} {linear.weight.dtype} {linear.weight.device}{' flattened' if r.flatten else ''}"
-
-
-def _check_method(learner: Learner) -> None:
-    method, what = learner.method, "is not trained together"
-    if learner.anchor is not None:
-        raise ValueError(f"an anchored method {what}: take the method without its anchor")
-    if not isinstance(method, Exact | HeadOnly | Direct):
-        raise ValueError(f"a {type(method).__name__} method {what}: only bp, shallow and direct methods are: {ALONE}")
-    if not isinstance(method, Direct):
-        return
-    feedback = method.feedback
-    if feedback.learns:
-        raise ValueError(f"learned feedback ({type(feedback).__name__}) {what}: only fixed matrices are: {ALONE}")
-    matrix = isinstance(feedback, Matrix) and type(feedback).project is Matrix.project
-    if not matrix or feedback.sees is not Sees.NOTHING:
-        kind = type(feedback).__name__
-        raise ValueError(f"feedback of kind {kind} {what}: only a fixed matrix for each port is: {ALONE}")
-
-
-def _plain(net: nn.Module) -> list[Dense]:
-    """The layers of a network without cuts: a new one begins at each linear layer, or at the flattening before it."""
-    leaves = [m for m in net.modules() if type(m) is not nn.Sequential]
-    hooked = any(m._forward_pre_hooks or m._forward_hooks or m._backward_hooks for m in net.modules() if m is not net)
-    own = len(net._forward_pre_hooks) + len(net._forward_hooks) == 2  # those of the learner
-    known = (nn.Linear, nn.Flatten, *ACTIVATIONS)
-    if type(net) is not nn.Sequential or opaque(net) or hooked or not own or any(type(m) not in known for m in leaves):
-        raise ValueError(LAYERS)
-    blocks: list[list[nn.Module]] = [[]]
-    for module in leaves:
-        if type(module) is nn.Linear and any(type(m) is nn.Linear for m in blocks[-1]):
-            blocks.append([])
-        blocks[-1].append(module)
-    dense = [r for r in (rule(modules, rows=True) for modules in blocks) if isinstance(r, Dense)]
-    if len(dense) < len(blocks):
-        raise ValueError(LAYERS)
-    return dense

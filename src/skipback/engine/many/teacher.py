@@ -1,7 +1,7 @@
-"""The teacher: what N stars send to their ports, in one product for each port.
+"""The teacher: the teaching of every port of N members, in one product for each port.
 
-Where all members have one signal that looks at each sample alone, it is found for all of them at once, as if their
-batches were one; else member by member.
+A signal that all members share, and that computes each sample from itself alone, is computed for all members at once,
+as for one long batch; any other signal is computed member by member.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from skipback.engine.guards import check
-from skipback.engine.many.layers import Stack
-from skipback.engine.star import Given, Star
+from skipback.core.advice import advise_targets
+from skipback.core.direct import DirectRoute
+from skipback.core.records import BatchContext, SignalInputs, as_matrix, matrix_of
+from skipback.engine.many.layers import MemberStack
 from skipback.memory import Memory
 from skipback.signals import (
     Delayed,
@@ -31,11 +32,10 @@ from skipback.signals import (
     sigmoid,
     softmax,
 )
-from skipback.types import Needs, Step, as_matrix
 
 
 def rowwise(signal: Signal) -> bool:
-    """Whether a signal is known to look at each sample alone, but for the size of the batch in `Scaled`."""
+    """Whether each row of a signal is known to depend on that sample alone, but for the batch size in `Scaled`."""
     if isinstance(signal, Scaled | Signed | Ternarised | Masked):
         return rowwise(signal.signal)
     if isinstance(signal, Delayed):
@@ -46,7 +46,7 @@ def rowwise(signal: Signal) -> bool:
 
 
 def of_members(signal: Signal, members: int) -> Signal:
-    """The same signal for the batches of all members in a row: a mean is one over a member's own batch."""
+    """The same signal for one long batch of all members: a mean stays the mean over one member's batch."""
     if isinstance(signal, Scaled):
         factor = signal.factor * (members if signal.mean else 1)
         return replace(signal, signal=of_members(signal.signal, members), factor=factor)
@@ -59,32 +59,25 @@ class Teacher:
     """Signal and feedback of N members.
 
     Args:
-        stars: theirs; all feedback is a fixed matrix for each port.
+        members: the direct route of each, with a fixed matrix for each port.
     """
 
-    def __init__(self, stars: Sequence[Star]) -> None:
-        self.stars, first = list(stars), stars[0]
-        self.needs = first.needs
-        for star in stars:
-            self.needs |= star.needs
-        signal = first.method.signal
-        self.joint = rowwise(signal) and all(star.method.signal == signal for star in stars)
-        self.signal = of_members(signal, len(stars))
+    def __init__(self, members: Sequence[DirectRoute]) -> None:
+        self.members, first = list(members), members[0]
+        signal = first.direct.signal
+        self.joint = rowwise(signal) and all(one.direct.signal == signal for one in members)
+        self.signal = of_members(signal, len(members))
         self.feedback = [
-            Stack([star.parts_of(block)[0] for star, block in zip(stars, blocks, strict=True)])
-            for blocks in zip(*(star.ports for star in stars), strict=True)
+            MemberStack([one.parts_of(block)[0] for one, block in zip(members, blocks, strict=True)])
+            for blocks in zip(*(one.blocks for one in members), strict=True)
         ]
-        self.memory = (
-            Together([star.memory for star in stars if star.memory is not None]) if self._remembers() else None
-        )
+        memories = [one.memory for one in members if one.memory is not None]
+        self.memory = StackedMemory(memories) if self.joint and memories else None
         self.checked = False
 
-    def _remembers(self) -> bool:
-        return self.joint and self.stars[0].memory is not None
-
     @property
-    def stacks(self) -> list[Stack]:
-        """All tensors that are shared with the members."""
+    def stacks(self) -> list[MemberStack]:
+        """All stacks whose slices are the members' feedback and memory."""
         return [*self.feedback, *([] if self.memory is None else self.memory.stacks)]
 
     def __call__(self, e: Tensor, y: Tensor, t: Tensor, ids: Tensor | None) -> list[Tensor]:
@@ -100,57 +93,74 @@ class Teacher:
         return [torch.bmm(signal.to(B.whole.dtype), B.whole.flatten(2)) for B in self.feedback]
 
     def open(self, x: Tensor, t: Tensor, ids: Tensor | None) -> None:
-        """Before the members run: check what a single run would check.
+        """Before the members run: the checks of a single run.
 
         Raises:
             ValueError: ids are missing, or the input of a remembered sample has changed.
         """
-        if Needs.IDS in self.needs and ids is None:
+        if ids is None and any(one.by_ids for one in self.members):
             raise ValueError("a delayed signal needs ids: pass ids= (N, B), each sample's place in its training set")
-        if Needs.TARGET in self.needs and not self.checked:
-            self.checked = True
-            for star, target in zip(self.stars, t, strict=True):
-                like = torch.empty(len(target), star.width, dtype=star.dtype, device=target.device)
-                check(star.method.signal, as_matrix(target, like), star.feedback)
-        for n, star in enumerate(self.stars):
-            if star.memory is not None and star.memory.checks_left > 0 and ids is not None:
-                star.check_views(x[n], Given(t[n], ids[n]))
+        for one, target in zip(self.members if not self.checked else (), t, strict=False):
+            if one.by_target:
+                rows, _ = matrix_of(target, (len(target), one.width), one.dtype, target.device)
+                advise_targets(one.direct, rows, one.parts, one.ports)
+        self.checked = True
+        for n, one in enumerate(self.members):
+            if one.memory is not None and ids is not None:
+                one.check_inputs(x[n], BatchContext(t[n], ids[n]))
 
     def _together(self, e: Tensor, y: Tensor, t: Tensor, ids: Tensor | None) -> Tensor:
-        rows, memory = y.flatten(0, 1), None
-        target = as_matrix(t.flatten(0, 1), rows) if Needs.TARGET in self.needs else None
+        rows, memory, first = y.flatten(0, 1), None, self.members[0]
+        target = as_matrix(t.flatten(0, 1), rows) if first.by_target else None
         if self.memory is not None and ids is not None and target is not None:
             places = self.memory.places(ids)
             memory = self.memory.read(places, target)
             self.memory.rows.write(places, rows, target)
-        return self.signal(Step(gradient=e.flatten(0, 1), output=rows, target=target, memory=memory)).view(e.shape)
+        gradient = e.flatten(0, 1) if first.by_gradient else None
+        signal = self.signal(SignalInputs(gradient=gradient, output=rows, target=target, memory=memory)).view(e.shape)
+        return signal if first.by_gradient else self._masked(signal, e, t)
+
+    def _masked(self, signal: Tensor, e: Tensor, t: Tensor) -> Tensor:
+        """Without the rows that are not taught; a mean over a member's rows becomes one over those that are left."""
+        if self.members[0].early_known:
+            _, found = matrix_of(t.flatten(0, 1), (e.shape[:2].numel(), e.shape[2]), e.dtype, e.device)
+            kept = None if found is None else found.view(*e.shape[:2], 1)
+        else:
+            kept = e.any(2, keepdim=True)
+        if kept is None or not self.members[0].means:
+            return signal if kept is None else signal * kept
+        return signal * (kept * (kept.shape[1] / kept.sum(1, keepdim=True).clamp_min(1)).to(signal.dtype))
 
     def _one_by_one(self, e: Tensor, y: Tensor, t: Tensor, ids: Tensor | None) -> Tensor:
         signals = []
-        for n, star in enumerate(self.stars):
-            own = None if ids is None else ids[n]
-            signals.append(star.method.signal(star.step(e[n], y[n], t[n], own)))
-            star.remember(y[n], Given(t[n], own))
+        for n, one in enumerate(self.members):
+            context, target = BatchContext(t[n], None if ids is None else ids[n]), None
+            if one.early_known:
+                signal, target = one.early(context)
+            else:
+                signal = one.late(e[n], y[n], context)
+            signals.append(signal)
+            one.remember(y[n], context, target)
         return torch.stack(signals)
 
 
-class Together:
-    """The memories of N members as one, member by member: the row of sample i of member n is n S + i.
+class StackedMemory:
+    """The memories of N members as one table: the row of sample i of member n is n S + i.
 
     Args:
-        memories: theirs, of S samples each, and of one record.
+        memories: the memory of each member, of S samples each, and of one record.
     """
 
     def __init__(self, memories: Sequence[Memory]) -> None:
         first = memories[0]
         self.memories, (self.samples, outputs) = list(memories), first.rows.shape
-        self.stacks = [Stack([m.rows for m in memories]), Stack([m.seen for m in memories])]
+        self.stacks = [MemberStack([m.rows for m in memories]), MemberStack([m.seen for m in memories])]
         self.rows = Memory(0, outputs, record=first.record, initial=first.initial)
         self.rows.rows, self.rows.seen = (stack.whole.flatten(0, 1) for stack in self.stacks)
         self.starts = torch.arange(len(memories), device=first.rows.device).unsqueeze(1) * self.samples
 
     def places(self, ids: Tensor) -> Tensor:
-        """Where the samples (N, B) of the members lie, in a row.
+        """The rows of the samples (N, B) of all members, as one vector (N B,).
 
         Raises:
             IndexError: an id lies outside 0 .. S - 1, and would be a sample of another member.
@@ -165,10 +175,10 @@ class Together:
         return (ids + self.starts).flatten()
 
     def read(self, places: Tensor, target: Tensor) -> Tensor:
-        """The rows of these places, initial where unseen."""
-        self.rows.complete = all(memory.complete for memory in self.memories)  # a member may have loaded a state
+        """Read these rows; samples that were never visited get the initial value."""
+        self.rows.all_seen = all(memory.all_seen for memory in self.memories)  # a member may have loaded a state
         found = self.rows.read(places, target)
-        if self.rows.complete:
+        if self.rows.all_seen:
             for memory in self.memories:
-                memory.complete = True
+                memory.all_seen = True
         return found

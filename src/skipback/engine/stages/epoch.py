@@ -1,14 +1,16 @@
-"""An epoch of one stage: its blocks are trained while the batches pass by.
+"""An epoch of one stage: each rank trains its blocks while the batches pass through them.
 
     rank r, batch m    h = receive from r - 1;  for each block: h = f(h), teach, update;  send h to r + 1
 
-While rank r works on batch m, rank r + 1 works on batch m - 1, by weights that only it changes: none are stale, all are
-those of one process, bit for bit. K equal ranks need M + K - 1 turns for M batches, and each works in M of them: the
-efficiency is M / (M + K - 1), M being a whole epoch. At its end the last rank hands out losses and F3's memory rows.
+While rank r computes batch m, rank r + 1 computes batch m - 1, with weights that it alone updates: no weight is stale,
+and every weight is that of one process, bit for bit. K equal ranks need M + K - 1 turns for the M batches of an epoch,
+and each computes in M of them: the efficiency is M / (M + K - 1). At the end of the epoch the last rank broadcasts the
+losses and F3's memory rows.
 """
 
 from __future__ import annotations
 
+import ctypes
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,29 +20,35 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from skipback.engine.learner import Learner
-from skipback.engine.stages.fit import fitting
-from skipback.engine.stages.line import Line
-from skipback.engine.star import Given, Star
-from skipback.engine.step.rules import Rule
-from skipback.types import Loss
-from skipback.update import Update
+from skipback.core.direct import DirectRoute
+from skipback.core.records import BatchContext, Loss
+from skipback.engine.stages.rank_pipeline import RankPipeline
+from skipback.learner import Learner
+from skipback.step.batch_signal import BatchSignal, early_signal
+from skipback.step.errors import error
+from skipback.step.fit import check
+from skipback.step.rules import Rule
+from skipback.update import Update, check_one_by_one, check_update
 
 
-class Turn(NamedTuple):
-    """A batch, as all ranks know it.
+class StageBatch(NamedTuple):
+    """A batch, as every rank reads it.
 
     Attributes:
-        x: the input; only rank 0 looks at it.
-        given: target and ids.
-        signal: (N, C).
-        tag: the checksum of targets and ids up to here. A rank with other batches waits for a tag that never comes.
+        x: the input; only rank 0 uses it.
+        signal: what is sent to every block, with target and ids.
+        tag: the checksum of all targets and ids so far. A rank with other batches waits for a tag that nobody sends.
     """
 
     x: Any
-    given: Given
-    signal: Tensor
+    signal: BatchSignal
     tag: int
+
+    @property
+    def target(self) -> Tensor:
+        """Class indices or values, as they were given."""
+        assert self.signal.context.target is not None
+        return self.signal.context.target
 
 
 class Epoch:
@@ -48,105 +56,98 @@ class Epoch:
 
     Args:
         learner: of the whole network.
-        line: the ranks.
-        sizes: how many blocks each rank keeps.
+        pipeline: the ranks.
+        sizes: the number of consecutive blocks of each rank.
         loss: loss(output, target).
-        update: what changes the weights.
+        update: steps the weights.
 
     Raises:
-        ValueError: the learner is not what it was when the stage was made, or autocast is on.
+        ValueError: the learner no longer fits (`step.fit`).
+        RuntimeError: autocast is on.
     """
 
-    def __init__(self, learner: Learner, line: Line, sizes: Sequence[int], loss: Loss, update: Update) -> None:
-        self.line, self.loss, self.update = line, loss, update
-        star, layout, chain = learner.star, learner.layout, fitting(learner)
-        assert star is not None
+    def __init__(
+        self, learner: Learner, pipeline: RankPipeline, sizes: Sequence[int], loss: Loss, update: Update
+    ) -> None:
+        self.pipeline, self.loss, self.update = pipeline, loss, update
+        check_update(update)
+        traits, layout = check("stages", learner, update, now=True), learner.layout
+        chain = traits.chain
+        assert chain is not None
         assert layout is not None
-        self.star: Star = star
-        self.plan = star.plan(tuple(star.ports))
-        first = sum(sizes[: line.rank])
-        self.hidden = list(enumerate(chain.hidden))[first : first + sizes[line.rank]]
-        self.head = chain.head if self.line.last else None
-        self.entry = layout.segments[first - 1].shape[1:]  # of what arrives; nothing does at rank 0
-        self.device = next(learner.net.parameters()).device
+        self.direct: DirectRoute = learner.direct
+        first = sum(sizes[: pipeline.rank])
+        self.hidden = list(enumerate(chain.hidden))[first : first + sizes[pipeline.rank]]
+        self.head = chain.head if self.pipeline.last else None
+        self.entry = layout.segments[first - 1].shape[1:]  # shape of an arriving activation; rank 0 receives none
+        self.device = traits.device
         self.losses: list[Tensor] = []
         self.ids: list[Tensor] = []
-        self.met = None if star.memory is None else torch.zeros(len(star.memory.rows), dtype=torch.bool)
+        memory = self.direct.memory
+        self.met = None if memory is None else torch.zeros(len(memory.rows), dtype=torch.bool)
         self.count = self.sum = 0
-        if torch.is_autocast_enabled(self.device.type):
-            raise ValueError("epoch() runs without autocast: leave it, or train in one process")
-        update.bind(learner.parameters())
+        update.bind(learner)
+        check_one_by_one(update, "a stage")
 
     def run(self, batches: Iterable[Sequence[Any]]) -> Tensor:
-        """All batches, and what is handed out at the end."""
-        for turn, h in self._fed(self._turn(*batch) for batch in batches):
-            self._train(turn, h)
-        self.line.flush()
+        """Train on all batches, and exchange losses and memory rows at the end. Returns the losses."""
+        for batch, h in self._with_inputs(self._batch(*batch) for batch in batches):
+            self._train(batch, h)
+        self.pipeline.flush()
         return self._drain()
 
-    def _turn(self, x: Any, t: Tensor, ids: Tensor | None = None) -> Turn:
-        """The signal is read ahead of its turn: in this epoch no other sample writes these rows."""
-        given = Given(t, ids)
-        signal, _ = self.star.early(given)
-        self._note(t, ids)
-        return Turn(x, given, signal, self.sum & 0x7FFFFFFF)
+    def _batch(self, x: Any, t: Tensor, ids: Tensor | None = None) -> StageBatch:
+        """Compute the signal ahead of time: within this epoch no other sample writes the memory rows that it reads."""
+        signal = early_signal(self.direct, BatchContext(t, ids))
+        self._check_in(t, ids)
+        return StageBatch(x, signal, self.sum & 0x7FFFFFFF)
 
-    def _fed(self, turns: Iterator[Turn]) -> Iterator[tuple[Turn, Tensor]]:
-        """Each turn, and what enters the first block of this rank; the next one travels while this one is trained."""
-        if self.line.rank == 0:
-            yield from ((turn, turn.x) for turn in turns)
+    def _with_inputs(self, batches: Iterator[StageBatch]) -> Iterator[tuple[StageBatch, Tensor]]:
+        """Each batch with the input of this rank's first block; the next input is received meanwhile."""
+        if self.pipeline.rank == 0:
+            yield from ((batch, batch.x) for batch in batches)
             return
-        coming: deque[tuple[Turn, tuple[Tensor, dist.Work]]] = deque()
-        for turn in turns:
-            coming.append((turn, self.line.expect(self._room(turn), turn.tag)))
+        coming: deque[tuple[StageBatch, tuple[Tensor, dist.Work]]] = deque()
+        for batch in batches:
+            coming.append((batch, self.pipeline.expect(self._room(batch), batch.tag)))
             if len(coming) > 1:
                 now, wanted = coming.popleft()
-                yield now, self.line.arrived(wanted)
+                yield now, self.pipeline.arrived(wanted)
         for now, wanted in coming:
-            yield now, self.line.arrived(wanted)
+            yield now, self.pipeline.arrived(wanted)
 
-    def _room(self, turn: Turn) -> Tensor:
-        assert turn.given.target is not None
-        return torch.empty((len(turn.given.target), *self.entry), dtype=self.star.dtype, device=self.device)
+    def _room(self, batch: StageBatch) -> Tensor:
+        return torch.empty((len(batch.target), *self.entry), dtype=self.direct.dtype, device=self.device)
 
-    def _train(self, turn: Turn, h: Tensor) -> None:
-        if self.line.rank == 0:
-            self.star.check_views(h, turn.given)
-        for k, (block, rule) in self.hidden:
+    def _train(self, batch: StageBatch, h: Tensor) -> None:
+        if self.pipeline.rank == 0:
+            self.direct.check_inputs(h, batch.signal.context)
+        for k, (_, rule) in self.hidden:
             h = rule.run(h)
             if k == self.hidden[-1][0] and self.head is None:
-                self.line.send(self._sendable(h), turn.tag)  # untaught: the rank behind needs nothing else
-            self._teach(k, block, rule, h, turn.signal)
+                self.pipeline.send(self._sendable(h), batch.tag)  # before teaching: the next rank goes on
+            rule.learn(batch.signal.teaching(k, h), self.update)
         if self.head is not None:
-            self._finish(self.head, self.head.run(h), turn.given)
+            self._finish(self.head, self.head.run(h), batch)
 
     def _sendable(self, h: Tensor) -> Tensor:
-        if h.dtype != self.star.dtype:
-            raise RuntimeError(f"a block returned {h.dtype}, but the weights, and what is sent, are {self.star.dtype}")
+        dtype = self.direct.dtype
+        if h.dtype != dtype:
+            raise RuntimeError(f"a block returned {h.dtype}, but weights and sent activations are {dtype}")
         return h
 
-    def _teach(self, k: int, block: str, rule: Rule, y: Tensor, signal: Tensor) -> None:
-        """As in a step of one process."""
-        lesson = self.plan.lesson(k, signal, y)
-        teaching = self.star.method.feedback.project(lesson, self.star.parts_of(block))
-        rule.learn(teaching.reshape(y.shape).to(y.dtype), self.update)
-
-    def _finish(self, head: Rule, y: Tensor, given: Given) -> None:
-        """The loss, and the head's exact gradient; what the memory keeps of this visit."""
-        assert given.target is not None
-        leaf = y.detach().requires_grad_()
-        with torch.enable_grad():
-            value = self.loss(leaf, given.target)
-        (e,) = torch.autograd.grad(value, leaf)
-        self.star.remember(y, given)
+    def _finish(self, head: Rule, y: Tensor, batch: StageBatch) -> None:
+        """Compute the loss, write the memory, and update the head by its exact gradient."""
+        value, e = error(self.loss, y, batch.target, 1.0)
+        self.direct.remember(y, batch.signal.context, batch.signal.target)
         head.learn(e, self.update)
-        self.losses.append(value.detach())
+        self.losses.append(value)
 
-    def _note(self, t: Tensor, ids: Tensor | None) -> None:
-        """Add a batch to what all ranks must agree on.
+    def _check_in(self, t: Tensor, ids: Tensor | None) -> None:
+        """Add a batch to the count and checksum that all ranks compare.
 
         Raises:
-            ValueError: a sample comes twice, but its new row is known to the other ranks only after the epoch.
+            ValueError: a sample comes twice, but the other ranks receive its new memory row only after the epoch.
         """
         self.count, self.sum = self.count + 1, _checksum(t, self.sum)
         if ids is None:
@@ -165,27 +166,29 @@ class Epoch:
         self.ids.append(ids)
 
     def _drain(self) -> Tensor:
-        """Losses and memory rows go from the last rank to all."""
-        if self.line.world > 1:
+        """Broadcast losses and memory rows from the last rank."""
+        if self.pipeline.world > 1:
             self._agree()
-        last, dtype = self.line.world - 1, self.star.dtype
+        last, dtype = self.pipeline.world - 1, self.direct.dtype
         known = torch.stack(self.losses).to(dtype) if self.losses else torch.empty(self.count, dtype=dtype)
-        losses = self.line.spread(known.to(self.device), last)
-        memory = self.star.memory
-        if memory is not None and self.ids and self.line.world > 1:
+        losses = self.pipeline.spread(known.to(self.device), last)
+        memory = self.direct.memory
+        if memory is not None and self.ids and self.pipeline.world > 1:
             ids = torch.cat(self.ids).to(memory.rows.device, torch.int64)
-            rows = self.line.spread(memory.rows.index_select(0, ids).to(self.device), last)
+            rows = self.pipeline.spread(memory.rows.index_select(0, ids).to(self.device), last)
             memory.rows.index_copy_(0, ids, rows.to(memory.rows.device))
             memory.seen.index_fill_(0, ids, True)
         return losses
 
     def _agree(self) -> None:
-        """Compare what the ranks have counted and summed.
+        """Compare the counts and checksums of all ranks.
 
         Raises:
-            RuntimeError: they have trained on different batches.
+            RuntimeError: the ranks have trained on different batches.
         """
-        every = [one.tolist() for one in self.line.collect(torch.tensor([self.count, self.sum], device=self.device))]
+        every = [
+            one.tolist() for one in self.pipeline.collect(torch.tensor([self.count, self.sum], device=self.device))
+        ]
         other = [rank for rank, one in enumerate(every) if one != every[0]]
         if other:
             raise RuntimeError(
@@ -196,4 +199,4 @@ class Epoch:
 
 def _checksum(tensor: Tensor, start: int) -> int:
     flat = tensor.detach().to("cpu").contiguous().flatten()
-    return zlib.crc32(flat.view(torch.uint8).numpy().tobytes(), start)
+    return zlib.crc32(ctypes.string_at(flat.data_ptr(), flat.nbytes), start)  # .numpy() would need NumPy

@@ -9,13 +9,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from skipback.engine.learner import Learner
+from skipback.core.records import Loss
 from skipback.engine.stages.epoch import Epoch
-from skipback.engine.stages.fit import fitting, sizes_of
 from skipback.engine.stages.gather import gather, overwrite, parameters_of
-from skipback.engine.stages.line import Line
-from skipback.engine.step.checks import check_mode
-from skipback.types import Loss
+from skipback.engine.stages.rank_pipeline import RankPipeline
+from skipback.engine.stages.sizes import sizes_of
+from skipback.learner import Learner
+from skipback.step.chain import Chain
+from skipback.step.fit import check
 from skipback.update import Update
 
 
@@ -27,37 +28,37 @@ def stages(
     sizes: Sequence[int] | None = None,
     timeout: float = 300.0,
 ) -> Stage:
-    """The part of a learner that this process trains.
+    """The stage of a learner that this process trains.
 
     Every process builds the same network and learner from the same seeds, and `torch.distributed` must run.
 
     Args:
-        learner: of a plain `nn.Sequential`, with an early signal.
+        learner: on a plain `nn.Sequential`, with an early signal.
         rank: of this process; `None` asks torch.distributed.
         world: number of processes; `None` asks torch.distributed.
-        sizes: how many consecutive blocks each rank keeps, the head being the last; `None` balances parameters.
+        sizes: the number of consecutive blocks of each rank, the head included; `None` balances parameters.
         timeout: seconds that one wait for another rank may take.
 
     Raises:
-        ValueError: the learner cannot be spread so.
+        ValueError: the learner cannot be spread, or `sizes` do not fit.
     """
     running = dist.is_available() and dist.is_initialized()
     rank = rank if rank is not None else dist.get_rank() if running else 0
     world = world if world is not None else dist.get_world_size() if running else 1
-    return Stage(learner, Line(rank, world, timeout), sizes)
+    return Stage(learner, RankPipeline(rank, world, timeout), sizes)
 
 
 class Stage:
-    """See `stages`.
+    """The consecutive blocks of one network that this process trains; made by `stages`.
 
     Attributes:
-        sizes: how many blocks each rank keeps.
+        sizes: the number of consecutive blocks of each rank.
     """
 
-    def __init__(self, learner: Learner, line: Line, sizes: Sequence[int] | None) -> None:
-        self.learner, self.line = learner, line
-        parts = parameters_of(fitting(learner))
-        self.sizes = sizes_of([sum(p.numel() for p in part) for part in parts], line.world, sizes)
+    def __init__(self, learner: Learner, pipeline: RankPipeline, sizes: Sequence[int] | None) -> None:
+        self.learner, self.pipeline = learner, pipeline
+        parts = parameters_of(_chain(learner))
+        self.sizes = sizes_of([sum(p.numel() for p in part) for part in parts], pipeline.world, sizes)
         self.update: Update | None = None
         self.broken = False
 
@@ -67,22 +68,21 @@ class Stage:
         Args:
             batches: (x, t) or (x, t, ids), the same on all ranks in the same order; x may be `None` but on rank 0.
             loss: loss(output, target).
-            update: what changes the weights. Pass the same one at every epoch.
+            update: steps the weights. Pass the same one at every epoch.
 
         Returns:
             The loss of each batch (M,) before its update, on all ranks.
 
         Raises:
+            TypeError: the update is none, or the loss returns no tensor.
             ValueError: the network is in eval mode, or a sample came twice.
-            RuntimeError: another rank has failed, or had other batches. The epoch is half done then, and blocks have
-                seen different numbers of batches: start all processes again, from what was saved before.
+            RuntimeError: the method was taken off, or autocast or inference mode is on; or another rank has failed, or
+                had other batches. The epoch is incomplete then, and blocks have trained on different numbers of
+                batches: start all processes again, from a saved state.
         """
-        if not self.learner.net.training:
-            raise ValueError("epoch() trains: call train() first")
-        check_mode()
         if self.broken:
-            raise RuntimeError("an epoch was broken off by an error: start all ranks again, from what was saved before")
-        epoch = Epoch(self.learner, self.line, self.sizes, loss, update)
+            raise RuntimeError("an epoch was broken off by an error: start all ranks again, from a saved state")
+        epoch = Epoch(self.learner, self.pipeline, self.sizes, loss, update)
         self.update, self.broken = update, True
         with torch.no_grad():
             losses = epoch.run(batches)
@@ -90,13 +90,19 @@ class Stage:
         return losses
 
     def gather(self) -> None:
-        """Give all ranks the weights, buffers, optimizer state and memory of the whole network. All ranks must call it.
+        """Give each rank the weights, buffers, optimizer state and memory of the whole network. All ranks must call it.
 
         Afterwards `learner.net`, and `update.optimizer` if there was an epoch, are as they would be in one process.
         """
-        if self.line.world > 1:
+        if self.pipeline.world > 1:
             with torch.no_grad():
-                gather(fitting(self.learner), self.sizes, self.update, self.line)
+                gather(_chain(self.learner), self.sizes, self.update, self.pipeline)
                 memory, device = self.learner.memory, next(self.learner.net.parameters()).device
                 if memory is not None:  # only rank 0 saw the inputs
-                    overwrite(memory.prints, 0, self.line, device)
+                    overwrite(memory.fingerprints, 0, self.pipeline, device)
+
+
+def _chain(learner: Learner) -> Chain:
+    chain = check("stages", learner).chain
+    assert chain is not None
+    return chain

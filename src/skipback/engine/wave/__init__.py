@@ -1,1 +1,1 @@
-"""The wavefront: all layers of a stack work at once, each on another minibatch, with the results of the plain order."""
+"""The wavefront: all layers of a stack compute at once, each on another minibatch, with the plain order's results."""

@@ -1,6 +1,6 @@
-"""Counts: Adam's counts of steps in one tensor during a wave, as one addition to each of them would cost most.
+"""Counts: Adam's step counts of all parameters in one tensor during a wave, so that one addition increments them all.
 
-The layers of a wave are at different counts, each at one of its own, so the fused kernel is told of each.
+The layers of a wave have done different numbers of steps, so the fused kernel gets one count for each parameter.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from skipback.update import FusedAdam, Parameters, Update
 
 
-class Counted(FusedAdam):
-    """A fused Adam or AdamW with the numbers, and while `bound` is not open the state, of the one it is made from.
+class SharedStepCounts(FusedAdam):
+    """A fused Adam or AdamW that shares the optimizer of another one; inside `bound`, its counts are one tensor.
 
     Args:
-        update: bound to an optimizer.
-        parameters: all that a wave changes.
+        update: the other one, bound to its optimizer.
+        parameters: all parameters that the wave trains.
     """
 
     def __init__(self, update: FusedAdam, parameters: Sequence[nn.Parameter]) -> None:
@@ -29,17 +30,20 @@ class Counted(FusedAdam):
         self.steps = torch.stack([state["step"] for state in self.states])
         self.whole: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
 
-    def lists(self, parameters: Parameters | list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """See `FusedAdam`. Those of the tick before, where all layers are at work: always in one order."""
+    @override
+    def advanced(self, parameters: Parameters | list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         if len(parameters) < len(self.steps):
-            return super().lists(parameters)
+            return super().advanced(parameters)  # some layers have no minibatch: the wave fills or drains
+        # cached once all layers work: from then on every tick updates the same parameters in the same order
         if not self.whole[0]:
-            self.whole = super().lists(parameters)
+            held = [self.state(p) for p in parameters]
+            self.whole = [s["exp_avg"] for s in held], [s["exp_avg_sq"] for s in held], [s["step"] for s in held]
+        self.steps.add_(1)
         return self.whole
 
     @contextmanager
     def bound(self) -> Iterator[None]:
-        """Inside, the counts are views of the one tensor; then they have their own memory again."""
+        """Context in which each count is a view of the one tensor; afterwards it has memory of its own again."""
         own = [state["step"] for state in self.states]
         for state, view in zip(self.states, self.steps, strict=True):
             state["step"] = view
@@ -49,17 +53,10 @@ class Counted(FusedAdam):
             for state, step in zip(self.states, own, strict=True):
                 state["step"] = step.copy_(state["step"])
 
-    def counted(self, steps: list[Tensor]) -> list[Tensor]:
-        """See `FusedAdam`."""
-        if len(steps) == len(self.steps):
-            self.steps.add_(1)
-            return steps
-        return super().counted(steps)  # the wave fills or drains
 
-
-def counted(update: Update, parameters: Sequence[nn.Parameter]) -> Counted | None:
-    """The same with counts in one tensor, where that is possible."""
+def shared_step_counts(update: Update, parameters: Sequence[nn.Parameter]) -> SharedStepCounts | None:
+    """Return the update with its counts in one tensor; `None` if it is no fused Adam."""
     if not isinstance(update, FusedAdam):
         return None
     group = update.group(parameters[0])
-    return Counted(update, parameters) if update.by_kernel(group) else None
+    return SharedStepCounts(update, parameters) if update.by_kernel(group) else None

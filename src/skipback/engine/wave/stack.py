@@ -1,11 +1,11 @@
-"""The stack: L equal layers as one tensor of weights, of which those that have a minibatch work at once.
+"""The stack: L equal layers as one tensor of weights; all layers that have a minibatch compute at once.
 
     a_l = h_l W_l^T + b_l        y_l = f(a_l)        delta_l = (s_l B_l) * f'(a_l)        dW_l = delta_l^T h_l
 
     h, y, delta    (layers, N, D)    W (L, D, D)    b (L, D)    s, the signals (layers, N, C)    B (L, C, D)
 
-Each line is one batched call. The layers at work are always neighbours, so that the fill and the drain of a wave are
-slices of it: a layer without a minibatch is not touched, nor are its moments or its count of steps.
+Each line is one batched call. The layers that have a minibatch are always consecutive, so while a wave fills or drains
+the calls take slices: a layer without a minibatch keeps its weights, moments and step count.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skipback.engine.step.rules import Dense
+from skipback.step.rules import Dense
 from skipback.update import Parameters, Update
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Views of the layers that are at work, kept because making them at each tick would cost as much as a product.
+    """Views of consecutive layers, cached because making them at each tick would take as long as a product.
 
     Attributes:
         W, b, B: weights, biases and feedback.
-        weight_gradients, bias_gradients: room for the gradients.
-        parameters, gradients: the same layer by layer, as an update takes them.
+        weight_gradients, bias_gradients: buffers that each tick overwrites.
+        parameters, gradients: the same tensors layer by layer, as an update takes them.
     """
 
     W: Tensor
@@ -40,8 +40,8 @@ class Slice:
     gradients: list[Tensor]
 
 
-class Stack:
-    """The weights of the layers in one tensor, for as long as `bound` is open.
+class LayerStack:
+    """The layers, with their weights in one tensor inside `bound`.
 
     Args:
         layers: of one shape, with one activation.
@@ -49,7 +49,7 @@ class Stack:
     """
 
     def __init__(self, layers: Sequence[Dense], feedback: Tensor) -> None:
-        self.feedback, self.module, self.activation = feedback, layers[0].module, layers[0].activation
+        self.feedback, self.activation = feedback, layers[0].activation
         self.weights = [layer.parameters[0] for layer in layers]
         self.biases = [p for layer in layers for p in layer.parameters[1:]]
         self.W = torch.stack([p.detach() for p in self.weights])
@@ -61,7 +61,7 @@ class Stack:
 
     @contextmanager
     def bound(self) -> Iterator[None]:
-        """Inside, the parameters are views of the one tensor; then they have their own memory again."""
+        """Context in which each parameter is a view of the one tensor; afterwards it has memory of its own again."""
         views = [*self.W, *(() if self.b is None else self.b)]
         parameters = [*self.weights, *self.biases]
         own = [p.data for p in parameters]
@@ -74,22 +74,23 @@ class Stack:
                 p.data = memory.copy_(p.data)
 
     def work(self, low: int, h: Tensor, signals: Tensor, update: Update) -> Tensor:
-        """Run, teach and change the layers low .. low + len(h) - 1. Returns what they gave before the change.
+        """Run, teach and update the layers low .. low + len(h) - 1. Returns their outputs, from before the update.
 
         Args:
-            low: the first layer at work.
-            h: what comes into each (layers, N, D).
-            signals: what its minibatch is taught by (layers, N, C).
-            update: what changes the weights.
+            low: the first of these layers.
+            h: the input of each (layers, N, D).
+            signals: the signal of each layer's minibatch (layers, N, C).
+            update: steps the weights.
         """
         key = low, low + h.shape[0]
         if key not in self.slices:
             self.slices[key] = self._slice(slice(*key))
         at = self.slices[key]
         a = h @ at.W.mT if at.b is None else torch.baddbmm(at.b.unsqueeze(1), h, at.W.mT)
-        y = self.activation.f(self.module, a)
-        kept = a if self.activation.keeps else y
-        self._change(at, self.activation.slope(self.module, torch.bmm(signals, at.B), kept, own=True), h, update)
+        y = self.activation.f(a)
+        saved = a if self.activation.needs_input else y
+        delta = self.activation.backward_owned(torch.bmm(signals, at.B), saved)
+        self._change(at, delta, h, update)
         return y
 
     def _slice(self, at: slice) -> Slice:
@@ -99,7 +100,7 @@ class Stack:
         return Slice(self.W[at], b, self.feedback[at], self.dW[at], db, parameters, gradients)
 
     def _change(self, at: Slice, delta: Tensor, h: Tensor, update: Update) -> None:
-        rate = update.inside_product(self.weights[0])
+        rate = update.fusable_rate(self.weights[0])
         if rate is None:
             torch.bmm(delta.mT, h, out=at.weight_gradients)
             if at.bias_gradients is not None:

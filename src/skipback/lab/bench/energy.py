@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from skipback.lab.bench.timing import Call, Clock
+from skipback.lab.bench.timing import Clock, Variant
 
 POWERCAP = Path("/sys/class/powercap")
 LEAST = 1.0
@@ -77,7 +77,7 @@ def nvml(uuid: Any, package: str = "pynvml") -> tuple[list[Counter], str]:
 
 
 def joules(
-    variants: Mapping[str, Call],
+    variants: Mapping[str, Variant],
     found: Sequence[Counter],
     now: Clock = time.perf_counter,
     sleep: Callable[[float], object] = time.sleep,
@@ -98,7 +98,7 @@ def joules(
     return result
 
 
-def _spent(found: Sequence[Counter], call: Call, now: Clock) -> tuple[float, float, int]:
+def _spent(found: Sequence[Counter], call: Variant, now: Clock) -> tuple[float, float, int]:
     """Joules and seconds of some calls, and how many."""
     start, before, calls = now(), [counter.read() for counter in found], 0
     while now() - start < LEAST:

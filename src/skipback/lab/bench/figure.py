@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from skipback.lab.report.figures import STYLE
-from skipback.lab.report.looks import DASHES, GREY, INK, MARKERS, OKABE_ITO, Look
+from skipback.lab.report.looks import DASHES, GREY, INK, MARKERS, OKABE_ITO, LineStyle
 
 SHOWN = {"adam": "Adam", "sgd": "SGD"}
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10)
@@ -92,9 +92,9 @@ def _memory(part: SubFigure, memory: dict[str, Any]) -> None:
     part.legend(loc="outside right center", fontsize=8.5)
 
 
-def looks(ways: list[str]) -> dict[str, Look]:
+def looks(ways: list[str]) -> dict[str, LineStyle]:
     """Backprop is black, its variants grey, the methods in colours: each with a marker and a line of its own."""
-    found: dict[str, Look] = {}
+    found: dict[str, LineStyle] = {}
     methods = [way for way in ways if not way.startswith("backprop")]
     for i, way in enumerate(ways):
         k = methods.index(way) if way in methods else 0

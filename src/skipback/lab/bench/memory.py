@@ -26,11 +26,11 @@ from skipback.lab import machine
 from skipback.lab.bench.plain import backprop, backprop_in_place, checkpointed
 from skipback.lab.bench.shapes import Shape
 from skipback.lab.bench.taught import backward, step, steps
-from skipback.lab.bench.timing import Call
+from skipback.lab.bench.timing import Variant
 from skipback.lab.bench.ways import ACCUMULATED, reason
 from skipback.lab.errors import LabError
 
-MAKE: dict[str, Callable[[Shape], Call]] = {
+MAKE: dict[str, Callable[[Shape], Variant]] = {
     "backprop": lambda shape: backprop(shape, "sgd"),
     f"backprop, accumulated over {ACCUMULATED}": lambda shape: backprop(shape, "sgd", parts=ACCUMULATED),
     "backprop, checkpointed": lambda shape: backprop(shape, "sgd", through=checkpointed),
@@ -52,7 +52,7 @@ def of_methods(methods: Sequence[str]) -> list[str]:
     return plain + [f"{name} {'step' if steps(name) else 'backward'}" for name in methods]
 
 
-def make(way: str) -> Callable[[Shape], Call]:
+def make(way: str) -> Callable[[Shape], Variant]:
     """How to build a way: one of `MAKE`, or "METHOD step", or "METHOD backward"."""
     if way in MAKE:
         return MAKE[way]

@@ -11,13 +11,12 @@ from pydantic import BaseModel, Field
 from skipback.lab import choices
 from skipback.lab.bench.shapes import SHAPES
 from skipback.lab.errors import LabError
+from skipback.lab.flags import Names
 from skipback.methods import TABLE as METHODS
 
 OPTIMIZERS = ("adam", "sgd")
 TOGETHER = 4
 """Methods in one round: the networks of all its variants are in memory at once, and all wait for the slowest."""
-
-Names = Annotated[str, tyro.conf.arg(metavar="A,B,...")]
 
 
 class Bench(BaseModel):

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint_sequential
 
 import skipback as sb
 from skipback.lab.bench.shapes import Shape
-from skipback.lab.bench.timing import Call
+from skipback.lab.bench.timing import Variant
 from skipback.lab.errors import LabError
 from skipback.update import Update
 
@@ -34,7 +34,7 @@ def backprop(
     fused: bool | None = True,
     parts: int = 1,
     through: Callable[[nn.Module], Callable[[Tensor], Tensor]] = lambda net: net,
-) -> Call:
+) -> Variant:
     """Plain PyTorch.
 
     Args:
@@ -58,7 +58,7 @@ def backprop(
     return call
 
 
-def backprop_in_place(shape: Shape) -> Call:
+def backprop_in_place(shape: Shape) -> Variant:
     """Checkpointed, each gradient used (by SGD) and freed as soon as it is there: the least of plain PyTorch."""
     net, (x, t) = shape.build(), shape.data()
     run = checkpointed(net)

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import skipback as sb
-from skipback.engine.learner import Learner
-from skipback.engine.step.compiled import Compiler
+from skipback.core.method import Direct, HeadOnly, Method
 from skipback.lab import choices
 from skipback.lab.bench.plain import LR, OPTIMIZERS
 from skipback.lab.bench.shapes import Shape
-from skipback.lab.bench.timing import Call
+from skipback.lab.bench.timing import Variant
 from skipback.lab.losses import LOSSES
-from skipback.method import Direct, HeadOnly, Method
+from skipback.learner import Learner
+from skipback.step.compiled import Compiler
 
 SAMPLES = 60_000
 
@@ -29,7 +29,7 @@ def steps(name: str) -> bool:
 
 def step(
     shape: Shape, name: str, optimizer: str, *, closed_form: bool = True, compile: bool | Compiler = False
-) -> Call:
+) -> Variant:
     """`learner.step`."""
     net, (x, t) = shape.build(), shape.data()
     if not closed_form:
@@ -38,7 +38,7 @@ def step(
     return lambda: taught.step(x, t, loss=F.cross_entropy, update=update, ids=ids, compile=compile)
 
 
-def backward(shape: Shape, name: str, optimizer: str) -> Call:
+def backward(shape: Shape, name: str, optimizer: str) -> Variant:
     """`loss.backward()` and a fused optimizer."""
     net, (x, t) = shape.build(), shape.data()
     taught, ids = learner(net, name, x), torch.arange(len(x), device=x.device)
@@ -63,8 +63,8 @@ def learner(net: nn.Module, name: str, x: Tensor) -> Learner:
     found = sb.attach(net, _method(name), example=x[:2], show=None)  # a whole batch would leave holes in the heap
     if found.memory is not None:
         found.memory.seen.fill_(True)
-        found.memory.complete = True
-        found.memory.checks_left = 0
+        found.memory.all_seen = True
+        found.memory.input_checks_left = 0
     return found
 
 

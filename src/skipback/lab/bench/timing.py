@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-Call = Callable[[], object]
+Variant = Callable[[], object]
+"""One training step, as a call without arguments."""
 Clock = Callable[[], float]
 """Seconds since some moment."""
 
@@ -23,7 +24,7 @@ def clock(device: torch.device) -> Clock:
     return waiting(torch.cuda.synchronize) if device.type == "cuda" else time.process_time
 
 
-def waiting(wait: Call, now: Clock = time.perf_counter) -> Clock:
+def waiting(wait: Callable[[], object], now: Clock = time.perf_counter) -> Clock:
     """A clock that is read when what was begun is done.
 
     Args:
@@ -39,7 +40,7 @@ def waiting(wait: Call, now: Clock = time.perf_counter) -> Clock:
 
 
 def interleaved(
-    variants: Mapping[str, Call], *, rounds: int, warm_up: int = 3, now: Clock = time.process_time
+    variants: Mapping[str, Variant], *, rounds: int, warm_up: int = 3, now: Clock = time.process_time
 ) -> dict[str, list[float]]:
     """Seconds of each call, one call of every variant per round, in an order that changes by round.
 
@@ -68,7 +69,7 @@ def interleaved(
     return seconds
 
 
-def repeated(call: Call, times: int) -> Call:
+def repeated(call: Variant, times: int) -> Variant:
     """Several calls in one: a training loop finds its own weights and code in the cache, a lone step finds none."""
 
     def calls() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from skipback.lab.bench.energy import Counter
-    from skipback.lab.bench.timing import Call, Clock
+    from skipback.lab.bench.timing import Clock, Variant
 
 __all__ = ["Bench", "environment", "run", "text", "timed"]
 
@@ -148,7 +148,7 @@ def _first(found: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 
 
 def timed(
-    calls: dict[str, Call],
+    calls: dict[str, Variant],
     seconds: float,
     reference: str,
     *,

@@ -10,20 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from skipback import precision
-from skipback.engine.guards import SkipbackWarning
+from skipback.core.records import SkipbackWarning
 from skipback.lab.bench.plain import backprop, checkpointed
 from skipback.lab.bench.plain import compiled as by_compiler
 from skipback.lab.bench.shapes import Shape
 from skipback.lab.bench.taught import backward, step, steps
-from skipback.lab.bench.timing import Call
+from skipback.lab.bench.timing import Variant
 
 REFERENCE = "backprop"
 ACCUMULATED = 4
 
-Make = Callable[[], Call]
+MakeVariant = Callable[[], Variant]
 
 
-def ways(shape: Shape, methods: Sequence[str], optimizer: str, *, compiled: bool = False) -> dict[str, Make]:
+def ways(shape: Shape, methods: Sequence[str], optimizer: str, *, compiled: bool = False) -> dict[str, MakeVariant]:
     """How to build each variant, by its name.
 
     Args:
@@ -32,7 +32,7 @@ def ways(shape: Shape, methods: Sequence[str], optimizer: str, *, compiled: bool
         optimizer: of `OPTIMIZERS`.
         compiled: also time `torch.compile` (minutes).
     """
-    found: dict[str, Make] = {
+    found: dict[str, MakeVariant] = {
         REFERENCE: lambda: backprop(shape, optimizer),
         f"{REFERENCE}, default optimizer": lambda: backprop(shape, optimizer, fused=None),
         f"{REFERENCE}, checkpointed": lambda: backprop(shape, optimizer, through=checkpointed),
@@ -48,7 +48,7 @@ def ways(shape: Shape, methods: Sequence[str], optimizer: str, *, compiled: bool
     return found
 
 
-def of_method(shape: Shape, name: str, optimizer: str, *, compiled: bool = False) -> dict[str, Make]:
+def of_method(shape: Shape, name: str, optimizer: str, *, compiled: bool = False) -> dict[str, MakeVariant]:
     """The ways of one method, the best one first."""
     found = {f"{name} backward": lambda: backward(shape, name, optimizer)}
     if steps(name):
@@ -60,9 +60,9 @@ def of_method(shape: Shape, name: str, optimizer: str, *, compiled: bool = False
     return found
 
 
-def built(makes: Mapping[str, Make]) -> tuple[dict[str, Call], dict[str, str]]:
+def built(makes: Mapping[str, MakeVariant]) -> tuple[dict[str, Variant], dict[str, str]]:
     """Build the variants, and call each once. Returns the calls, and why a method refuses, by variant."""
-    calls, refused = dict[str, Call](), dict[str, str]()
+    calls, refused = dict[str, Variant](), dict[str, str]()
     for name, make in makes.items():
         try:
             with warnings.catch_warnings():
@@ -83,11 +83,11 @@ def reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _fast(make: Callable[[], Call]) -> Call:
+def _fast(make: Callable[[], Variant]) -> Variant:
     return through_onednn(make())
 
 
-def through_onednn(call: Call) -> Call:
+def through_onednn(call: Variant) -> Variant:
     """The same call by the float32 product that `skipback train` uses (`skipback.precision`)."""
 
     def fast() -> None:

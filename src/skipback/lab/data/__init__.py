@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from skipback.lab.data import (
     adult,
@@ -26,7 +26,7 @@ from skipback.lab.data import (
     wine_quality,
 )
 from skipback.lab.data.base import Archive, Card, DataError, Dataset, File, Graph, Package, Split, Task, Text
-from skipback.lab.data.source import Check, Source, State
+from skipback.lab.data.source import Check, Data, Source, State
 
 __all__ = [
     "Archive",
@@ -53,7 +53,6 @@ __all__ = [
     "verify",
 ]
 
-Data = TypeVar("Data")
 _ROWS: dict[str, Source[Dataset]] = {
     "digits": digits.SOURCE,
     "mnist": mnist.SOURCE,

@@ -2,7 +2,7 @@
 
 An augmentation is a frozen record that says how many random `numbers` in 0..1 it needs per image and maps images
 x (B, C, H, W) with such numbers u (B, numbers). They are drawn by one generator for a whole epoch at once
-(`Rows.epoch`), so the images do not depend on the batch size or the device.
+(`IndexedRows.epoch`), so the images do not depend on the batch size or the device.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ TENTH_CARD = dataclasses.replace(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rows:
+class DistinctRows:
     """The rows of a file: most repeat another, so each distinct one is kept once, and `which` says where it occurs."""
 
     numbers: NDArray[np.float32]  # (distinct rows, 38)
@@ -97,7 +97,7 @@ class Rows:
     which: NDArray[np.int32]  # (rows,)
 
 
-def scan(pieces: Iterator[bytes], path: Path) -> Rows:
+def scan(pieces: Iterator[bytes], path: Path) -> DistinctRows:
     """Read the rows of a file that comes in pieces.
 
     Raises:
@@ -112,7 +112,7 @@ def scan(pieces: Iterator[bytes], path: Path) -> Rows:
     return _parsed(list(seen), which, path)
 
 
-def _parsed(lines: list[bytes], which: NDArray[np.int32], path: Path) -> Rows:
+def _parsed(lines: list[bytes], which: NDArray[np.int32], path: Path) -> DistinctRows:
     import numpy as np
 
     kinds = [(name, "U17" if name in (*WORDS, "label") else "f8") for name in (*OFFICIAL, "label")]
@@ -124,7 +124,7 @@ def _parsed(lines: list[bytes], which: NDArray[np.int32], path: Path) -> Rows:
             raise ValueError
     except ValueError:
         raise _complaint(lines, which, path) from None
-    return Rows(
+    return DistinctRows(
         numbers=numbers.astype(np.float32),
         words=np.stack([rows[name] for name in WORDS], axis=1),
         labels=labels,
@@ -159,7 +159,7 @@ def _complaint(lines: list[bytes], which: NDArray[np.int32], path: Path) -> Data
     return DataError(f"{path}: not a table of ASCII text")
 
 
-def build(arrays: Sequence[Rows], task: Task, *, card: Card) -> Dataset:
+def build(arrays: Sequence[DistinctRows], task: Task, *, card: Card) -> Dataset:
     """38 numbers, then 3 codes; split as F3 does."""
     import numpy as np
 

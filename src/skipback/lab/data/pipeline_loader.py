@@ -12,6 +12,7 @@ from torch.utils.data import Dataset as Items
 
 from skipback.lab.data.base import DataError
 from skipback.lab.data.pipeline_rows import Batch, Targets
+from skipback.lab.data.source import identity
 
 # What makes a loader, apart from its data set, its collate function and how it draws batches.
 _KEPT = (
@@ -41,7 +42,7 @@ class Loaded:
     def __init__(self, loader: DataLoader[Any], *, samples: int | None = None) -> None:
         self.loader, self.samples = loader, samples
         self.device = torch.device("cpu")
-        self.targets: Targets = _as_they_are
+        self.targets: Targets = identity
         self._first: Batch | None = None
         self._all = False  # whether that is all that there is
         indexed = not isinstance(loader.dataset, IterableDataset) and loader.batch_sampler is not None
@@ -174,7 +175,3 @@ def _with_indices(loader: DataLoader[Any]) -> DataLoader[Any]:
     collate: Any = _Collate(loader.collate_fn)  # takes what __getitems__ gives, which torch's types say is a list
     options = {name: getattr(loader, name) for name in _KEPT}
     return DataLoader(_Numbered(loader.dataset), batch_sampler=loader.batch_sampler, collate_fn=collate, **options)
-
-
-def _as_they_are(t: Tensor) -> Tensor:
-    return t

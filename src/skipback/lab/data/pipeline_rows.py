@@ -76,7 +76,7 @@ class Feed(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Rows:
+class IndexedRows:
     """A feed over rows that can be taken by index; how they are stored is what its two kinds differ in.
 
     Attributes:
@@ -152,7 +152,7 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Resident(Rows):
+class Resident(IndexedRows):
     """Rows that live on the device: `x` (N, ...), uint8 or float32."""
 
     x: Tensor
@@ -169,7 +169,7 @@ class Resident(Rows):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Mapped(Rows):
+class Mapped(IndexedRows):
     """Rows that stay in a file (N, ...), mapped into memory: for sets that are larger than it."""
 
     x: NDArray[Any]
@@ -181,7 +181,7 @@ class Mapped(Rows):
         Args:
             path: the file; pickled objects in it are refused.
             t: the targets (N, ...).
-            options: the fields of `Rows`.
+            options: the fields of `IndexedRows`.
 
         Raises:
             DataError: The file is missing, is no array, or has another number of rows.

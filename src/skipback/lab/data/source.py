@@ -33,8 +33,8 @@ class Check:
     reason: str = ""
 
 
-def as_it_is(data: Data) -> Data:
-    """The step from raw to standardised, where there is none."""
+def identity(data: Data) -> Data:
+    """Return the data unchanged."""
     return data
 
 
@@ -51,7 +51,7 @@ class Source(Generic[Data]):
     build: Callable[[Sequence[Any], Task], Data]
     parse: Callable[[bytes, Path], Any] | None = None
     scan: Callable[[Iterator[bytes], Path], Any] | None = None
-    standard: Callable[[Data], Data] = as_it_is
+    standard: Callable[[Data], Data] = identity
     hash_first: bool = False  # for formats that are too powerful to parse before one knows what they are
     other: Source[Data] | None = None  # another official form of the same data, read where only that is at hand
 

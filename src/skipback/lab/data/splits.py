@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 
 from skipback.lab.data.base import DataError, Dataset, Split
+from skipback.renamed import renamed
+
+__getattr__ = renamed(__name__, {"FeedbackTensors": "SplitRows", "Random": "Shuffled"})
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Parts:
+class SplitRows:
     """The row numbers (int64) that train, and those that are held out; together each row once."""
 
     kept: Tensor
@@ -34,7 +37,7 @@ class Parts:
 class Splitter(Protocol):
     """Divides rows by their inputs `x` (N, ...) and targets `t` (N, ...)."""
 
-    def __call__(self, x: Tensor, t: Tensor, /) -> Parts:
+    def __call__(self, x: Tensor, t: Tensor, /) -> SplitRows:
         """Divide the rows."""
 
 
@@ -44,11 +47,11 @@ class First:
 
     held: float
 
-    def __call__(self, x: Tensor, t: Tensor) -> Parts:
+    def __call__(self, x: Tensor, t: Tensor) -> SplitRows:
         """Divide the rows; both parts keep their order."""
         count = held_rows(self.held, len(x))
         rows = torch.arange(len(x))
-        return Parts(kept=rows[count:], held=rows[:count])
+        return SplitRows(kept=rows[count:], held=rows[:count])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +63,15 @@ class Last:
 
     held: float
 
-    def __call__(self, x: Tensor, t: Tensor) -> Parts:
+    def __call__(self, x: Tensor, t: Tensor) -> SplitRows:
         """Divide the rows; both parts keep their order."""
         count = len(x) - held_rows(self.held, len(x))
         rows = torch.arange(len(x))
-        return Parts(kept=rows[:count], held=rows[count:])
+        return SplitRows(kept=rows[:count], held=rows[count:])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Random:
+class Shuffled:
     """Hold out random rows: `held` of them, or that share (rounded up).
 
     To the row what `train_test_split(test_size=held, random_state=seed)` of scikit-learn draws. F3 splits its tables
@@ -78,7 +81,7 @@ class Random:
     held: float
     seed: int
 
-    def __call__(self, x: Tensor, t: Tensor) -> Parts:
+    def __call__(self, x: Tensor, t: Tensor) -> SplitRows:
         """Divide the rows; both parts in the drawn order."""
         count = held_rows(self.held, len(x))
         order = np.random.RandomState(self.seed).permutation(len(x))
@@ -95,7 +98,7 @@ class Stratified:
     held: float
     seed: int
 
-    def __call__(self, x: Tensor, t: Tensor) -> Parts:
+    def __call__(self, x: Tensor, t: Tensor) -> SplitRows:
         """Divide the rows by their labels `t` (N,); both parts in the drawn order.
 
         Raises:
@@ -123,12 +126,12 @@ class WithoutDuplicates:
 
     by: Splitter
 
-    def __call__(self, x: Tensor, t: Tensor) -> Parts:
+    def __call__(self, x: Tensor, t: Tensor) -> SplitRows:
         """Divide the rows; both parts in the order of the rows."""
         group, first = groups(x)
         parts = self.by(x[first], t[first])
         held = torch.isin(group, parts.held)
-        return Parts(kept=(~held).nonzero().squeeze(1), held=held.nonzero().squeeze(1))
+        return SplitRows(kept=(~held).nonzero().squeeze(1), held=held.nonzero().squeeze(1))
 
 
 def groups(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,8 +168,10 @@ def _rows(split: Split, ids: Tensor) -> Split:
     return Split(x=split.x.index_select(0, ids), t=split.t.index_select(0, ids))
 
 
-def _parts(kept: Ids, held: Ids) -> Parts:
-    return Parts(kept=torch.from_numpy(np.asarray(kept, np.int64)), held=torch.from_numpy(np.asarray(held, np.int64)))
+def _parts(kept: Ids, held: Ids) -> SplitRows:
+    return SplitRows(
+        kept=torch.from_numpy(np.asarray(kept, np.int64)), held=torch.from_numpy(np.asarray(held, np.int64))
+    )
 
 
 def _stratified(labels: Ids, sizes: Ids, count: int, random: np.random.RandomState) -> tuple[Ids, Ids]:

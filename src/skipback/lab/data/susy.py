@@ -65,14 +65,14 @@ CARD = Card(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mapped:
+class StoredRows:
     """The rows on disk, training rows first: features (N, 18) float32 and labels (N,) uint8."""
 
     features: NDArray[np.float32]
     labels: NDArray[np.uint8]
 
 
-def scan(pieces: Iterator[bytes], path: Path, *, rows: int = ROWS) -> Mapped:
+def scan(pieces: Iterator[bytes], path: Path, *, rows: int = ROWS) -> StoredRows:
     """The rows of the official file; converts it unless this very file was converted before.
 
     Raises:
@@ -88,12 +88,12 @@ def scan(pieces: Iterator[bytes], path: Path, *, rows: int = ROWS) -> Mapped:
     return _mapped(target, rows, mode="c")  # private: what a caller writes stays in memory
 
 
-def _mapped(target: Path, rows: int, *, mode: str) -> Mapped:
+def _mapped(target: Path, rows: int, *, mode: str) -> StoredRows:
     import numpy as np
 
     features: Any = np.memmap(target, np.float32, mode, shape=(rows, len(FEATURES)))  # type: ignore[call-overload]
     labels: Any = np.memmap(target, np.uint8, mode, offset=features.nbytes, shape=(rows,))  # type: ignore[call-overload]
-    return Mapped(features=features, labels=labels)
+    return StoredRows(features=features, labels=labels)
 
 
 def _convert(pieces: Iterator[bytes], path: Path, target: Path, rows: int) -> None:
@@ -110,7 +110,7 @@ def _convert(pieces: Iterator[bytes], path: Path, target: Path, rows: int) -> No
         Path(name).unlink(missing_ok=True)
 
 
-def _fill(mapped: Mapped, pieces: Iterator[bytes], path: Path, rows: int) -> None:
+def _fill(mapped: StoredRows, pieces: Iterator[bytes], path: Path, rows: int) -> None:
     import numpy as np
 
     train, test = orders.shuffled(rows, test=rows // 5, seed=SEED)
@@ -156,7 +156,7 @@ def _complaint(lines: Sequence[bytes], path: Path, before: int) -> DataError:
     return DataError(f"{path}: not a table of ASCII text")
 
 
-def build(arrays: Sequence[Mapped], task: Task) -> Dataset:
+def build(arrays: Sequence[StoredRows], task: Task) -> Dataset:
     """The splits are two pieces of the memory map."""
     (mapped,) = arrays
     end = len(mapped.labels) - len(mapped.labels) // 5
@@ -164,7 +164,7 @@ def build(arrays: Sequence[Mapped], task: Task) -> Dataset:
     return Dataset(name=CARD.name, task=task, outputs=2, train=train, test=test, classes=CLASSES, columns=FEATURES)
 
 
-def _split(mapped: Mapped, rows: slice) -> Split:
+def _split(mapped: StoredRows, rows: slice) -> Split:
     import numpy as np
     import torch
 

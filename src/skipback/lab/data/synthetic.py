@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Rows = tuple["NDArray[Any]", "NDArray[Any]"]
+Arrays = tuple["NDArray[Any]", "NDArray[Any]"]
 _DRTP = (
     "Frenkel, C., Lefebvre, M. and Bol, D. (2021). Learning Without Feedback: Fixed Random Learning Signals Allow for "
     "Feedforward Training of Deep Neural Networks. Frontiers in Neuroscience 15. https://arxiv.org/abs/1909.01311"
@@ -26,7 +26,7 @@ _DRTP = (
 _DRTP_HOME = "https://github.com/ChFrenkel/DirectRandomTargetProjection"
 
 
-def teacher_student() -> tuple[Rows, Rows]:
+def teacher_student() -> tuple[Arrays, Arrays]:
     """Y = V tanh(W x), x ~ N(0, I) of 20, a fixed teacher of 50 hidden units, weights N(0, 1 / fan-in); 5 outputs."""
     import numpy as np
 
@@ -37,7 +37,7 @@ def teacher_student() -> tuple[Rows, Rows]:
     return (x[:5000], t[:5000]), (x[5000:], t[5000:])
 
 
-def linear_map() -> tuple[Rows, Rows]:
+def linear_map() -> tuple[Arrays, Arrays]:
     """Y = M x: M (10, 10) of whole numbers from -10 to 9, x ~ N(0, I); the training rows are those of the notebook."""
     import numpy as np
 
@@ -47,7 +47,7 @@ def linear_map() -> tuple[Rows, Rows]:
     return (x, x @ matrix.T), (more, more @ matrix.T)
 
 
-def drtp_regression() -> tuple[Rows, Rows]:
+def drtp_regression() -> tuple[Arrays, Arrays]:
     """X ~ N(m, 1) of 256 with m uniform in +-pi, one m a row; t_i = cos(mean(x) + pi (i - 4.5) / 9), i = 0..9."""
     import numpy as np
 
@@ -58,7 +58,7 @@ def drtp_regression() -> tuple[Rows, Rows]:
     return (x[:5000], t[:5000]), (x[5000:], t[5000:])
 
 
-def drtp_classification() -> tuple[Rows, Rows]:
+def drtp_classification() -> tuple[Arrays, Arrays]:
     """Ten classes of five clusters each in 256 dimensions, 128 of them informative; 25,000 and 5,000 rows."""
     x, t = clusters(30_000, features=256, informative=128, classes=10, per_class=5, separation=4.5, seed=0)
     return (x[:25_000], t[:25_000]), (x[25_000:], t[25_000:])
@@ -105,7 +105,7 @@ def _corners(count: int, dimensions: int, random: np.random.RandomState) -> NDAr
     return np.array([[corner >> bit & 1 for bit in reversed(range(dimensions))] for corner in chosen], float)
 
 
-def build(_: Any, task: Task, *, card: Card, make: Callable[[], tuple[Rows, Rows]]) -> Dataset:
+def build(_: Any, task: Task, *, card: Card, make: Callable[[], tuple[Arrays, Arrays]]) -> Dataset:
     """The drawn rows as float32, not standardised: the tasks are defined as they are."""
     splits = make()
     classes = card.outputs[task] if task is Task.CLASSIFICATION else 0
@@ -134,7 +134,7 @@ def _card(name: str, title: str, task: Task, inputs: int, outputs: int, train: i
     )
 
 
-_MADE: tuple[tuple[Card, Callable[[], tuple[Rows, Rows]]], ...] = (
+_MADE: tuple[tuple[Card, Callable[[], tuple[Arrays, Arrays]]], ...] = (
     (
         _card(
             "teacher-student",

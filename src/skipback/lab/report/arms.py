@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from skipback.lab.report.metric import ACCURACY, MSE, Metric
-from skipback.lab.report.reading import Run, held
+from skipback.lab.report.metric import ACCURACY, MSE, ReportedMetric
+from skipback.lab.report.reading import RecordedRun, held
 from skipback.lab.report.stats import Difference, difference
 
 BACKPROP = "bp"
@@ -32,7 +32,7 @@ class Arm:
     method: str
     title: str
     settings: Mapping[str, object]
-    runs: tuple[Run, ...]
+    runs: tuple[RecordedRun, ...]
 
     @property
     def floor(self) -> bool:
@@ -44,7 +44,7 @@ class Arm:
         """Whether some training passes are plain backprop."""
         return self.settings.get("anchor") is not None
 
-    def finals(self, metric: Metric) -> dict[int, float]:
+    def finals(self, metric: ReportedMetric) -> dict[int, float]:
         """Result by seed. Empty when any seed diverged: a mean over the survivors would flatter the method."""
         values = {run.config.seed: run.final(metric) for run in self.runs}
         known = {seed: value for seed, value in values.items() if value is not None}
@@ -61,10 +61,10 @@ class Section:
     """All that was run on one data set with one net: arms in the order of their first runs."""
 
     net: Mapping[str, object]  # the values of NET_KEYS
-    metric: Metric
+    metric: ReportedMetric
     arms: tuple[Arm, ...]
-    unfinished: tuple[Run, ...]
-    repeated: tuple[Run, ...]  # same configuration and seed as a run already counted
+    unfinished: tuple[RecordedRun, ...]
+    repeated: tuple[RecordedRun, ...]  # same configuration and seed as a run already counted
 
     @property
     def ranked(self) -> list[Arm]:
@@ -93,17 +93,17 @@ class Section:
         return difference(ours, to.finals(self.metric))
 
 
-def sections(runs: Sequence[Run]) -> tuple[Section, ...]:
+def sections(runs: Sequence[RecordedRun]) -> tuple[Section, ...]:
     """Group runs by data set, net and kind of result, in the order of their first run."""
     known = {_net(run): metric for run in reversed(runs) if (metric := _metric(run))}
-    groups: dict[tuple[str, Metric], list[Run]] = {}
+    groups: dict[tuple[str, ReportedMetric], list[RecordedRun]] = {}
     for run in runs:
         metric = _metric(run) or known.get(_net(run), ACCURACY)
         groups.setdefault((_net(run), metric), []).append(run)
     return tuple(_section(group, metric) for (_, metric), group in groups.items())
 
 
-def _metric(run: Run) -> Metric | None:
+def _metric(run: RecordedRun) -> ReportedMetric | None:
     """Which result the run reports; None while it has reported none."""
     records = (run.summary, *reversed(run.evaluations))
     found = (
@@ -112,19 +112,19 @@ def _metric(run: Run) -> Metric | None:
     return next(found, None)
 
 
-def _net(run: Run) -> str:
+def _net(run: RecordedRun) -> str:
     return json.dumps([run.settings.get(key) for key in NET_KEYS])
 
 
-def _identity(run: Run) -> str:
+def _identity(run: RecordedRun) -> str:
     """The settings as text; a key that is absent equals one that is not set."""
     known = {key: text for key, value in run.settings.items() if (text := shown(value)) != shown(None)}
     return json.dumps(known, sort_keys=True)
 
 
-def _section(runs: Sequence[Run], metric: Metric) -> Section:
+def _section(runs: Sequence[RecordedRun], metric: ReportedMetric) -> Section:
     """Sort the runs of one section into arms, unfinished runs and repetitions."""
-    groups: dict[str, dict[int, Run]] = {}
+    groups: dict[str, dict[int, RecordedRun]] = {}
     repeated = []
     for run in runs:
         if run.summary and groups.setdefault(_identity(run), {}).setdefault(run.config.seed, run) is not run:
@@ -139,7 +139,7 @@ def _section(runs: Sequence[Run], metric: Metric) -> Section:
     )
 
 
-def _arm(group: Mapping[int, Run], firsts: Sequence[Run]) -> Arm:
+def _arm(group: Mapping[int, RecordedRun], firsts: Sequence[RecordedRun]) -> Arm:
     """One arm; `firsts` holds one run of every arm of the section, to find out what tells this one apart."""
     runs = tuple(group[seed] for seed in sorted(group))
     method, summary, settings = runs[0].config.method, runs[0].summary, runs[0].settings

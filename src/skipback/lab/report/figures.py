@@ -19,10 +19,10 @@ from matplotlib.ticker import MaxNLocator
 
 from skipback.lab.report.alignment import alignment
 from skipback.lab.report.arms import Section
-from skipback.lab.report.looks import GREY, INK, WIDTH, Look, short
+from skipback.lab.report.looks import GREY, INK, WIDTH, LineStyle, short
 from skipback.lab.report.metric import amounts
 from skipback.lab.report.scales import Point, curve, far, spread, view, window
-from skipback.lab.report.stats import Estimate, estimate
+from skipback.lab.report.stats import MeanEstimate, estimate
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 
@@ -38,7 +38,7 @@ class Picture:
     height: int
 
 
-def draw(section: Section, look: Mapping[str, Look]) -> list[Picture]:
+def draw(section: Section, look: Mapping[str, LineStyle]) -> list[Picture]:
     """Every figure for which the section has data."""
     with mpl.rc_context():
         mpl.rcdefaults()  # a matplotlibrc at home changes nothing
@@ -69,7 +69,7 @@ def _curves(section: Section) -> dict[str, list[Point]]:
     return {label: points for label, runs in series.items() if (points := curve(runs))}
 
 
-def learning_curves(section: Section, look: Mapping[str, Look]) -> Figure | None:
+def learning_curves(section: Section, look: Mapping[str, LineStyle]) -> Figure | None:
     """Result against epoch: the mean of the seeds, their range as a band, and the name at the end of each line."""
     metric, curves = section.metric, _curves(section)
     if not curves:
@@ -93,14 +93,14 @@ def learning_curves(section: Section, look: Mapping[str, Look]) -> Figure | None
     return figure
 
 
-def _curve(axes: Axes, points: Sequence[Point], look: Look) -> None:
+def _curve(axes: Axes, points: Sequence[Point], look: LineStyle) -> None:
     epochs, means = [point.epoch for point in points], [point.mean for point in points]
     band = [point.low for point in points], [point.high for point in points]
     axes.fill_between(epochs, *band, color=look["color"], alpha=0.12, linewidth=0)
     axes.plot(epochs, means, **look, markevery=max(1, len(points) // 10), mec="white", mew=0.5)
 
 
-def _name_ends(axes: Axes, ends: Iterable[tuple[str, Point, Look]], gap: float) -> None:
+def _name_ends(axes: Axes, ends: Iterable[tuple[str, Point, LineStyle]], gap: float) -> None:
     """Write each name beside the end of its line, apart from its neighbours, with a thin leader to a line in view."""
     low, high = axes.get_ylim()
     upwards = sorted(ends, key=lambda end: end[1].mean)
@@ -114,7 +114,7 @@ def _name_ends(axes: Axes, ends: Iterable[tuple[str, Point, Look]], gap: float) 
         )  # fmt: skip
 
 
-def final_results(section: Section, look: Mapping[str, Look]) -> Figure | None:
+def final_results(section: Section, look: Mapping[str, LineStyle]) -> Figure | None:
     """A row for each arm: the mean with its interval, the seeds below it, backprop and the floor as lines."""
     metric, outside = section.metric, far(_curves(section), section.metric.sign)
     rows = {arm.label: list(finals.values()) for arm in section.ranked if (finals := arm.finals(metric))}
@@ -137,7 +137,7 @@ def final_results(section: Section, look: Mapping[str, Look]) -> Figure | None:
     return figure
 
 
-def _result(axes: Axes, row: int, values: Sequence[float], *, look: Look, edge: float | None) -> Estimate:
+def _result(axes: Axes, row: int, values: Sequence[float], *, look: LineStyle, edge: float | None) -> MeanEstimate:
     """One arm: mean, interval, seeds (equal ones stacked); or a sign that it lies beyond the `edge`."""
     found = estimate(values)
     if edge is not None:
@@ -165,7 +165,7 @@ def _references(axes: Axes, section: Section) -> None:
         axes.text(mean, 1.01, name, ha=side, va="bottom", transform=axes.get_xaxis_transform(), color=GREY, fontsize=9)
 
 
-def costs(section: Section, look: Mapping[str, Look], *, key: str, label: str) -> Figure | None:
+def costs(section: Section, look: Mapping[str, LineStyle], *, key: str, label: str) -> Figure | None:
     """Bars from zero in the order of the results, with the value and its ratio to backprop."""
     rows = {arm.label: value for arm in section.ranked if (value := arm.mean(key)) is not None}
     if not rows:

@@ -15,12 +15,12 @@ MARKERS = "s^DvP<>p"
 DASHES = ((0, ()), (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (7, 1.5, 1.5, 1.5)), (0, (3, 1)))
 WIDTH = 7.4  # inches
 
-Look = Mapping[str, Any]  # the color, marker and linestyle of a line
+LineStyle = Mapping[str, Any]  # the color, marker and linestyle of a line
 
 
-def looks(arms: Iterable[Arm]) -> dict[str, Look]:
+def looks(arms: Iterable[Arm]) -> dict[str, LineStyle]:
     """The look of every arm by its label: backprop black, floors grey and dotted, the others in order of name."""
-    found: dict[str, Look] = {}
+    found: dict[str, LineStyle] = {}
     seen: Counter[str] = Counter()
     for arm in sorted(arms, key=lambda arm: arm.label):  # not of appearance: the same runs look the same in any order
         kind = arm.method if arm.method in (BACKPROP, FLOOR) else "taught"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Metric:
+class ReportedMetric:
     """What counts as the result of a run, and which way is better."""
 
     key: str  # in metrics.jsonl and summary.json
@@ -28,7 +28,7 @@ class Metric:
         """What to write beside an axis."""
         return f"{self.label}, lower is better" if self.lower_is_better else f"{self.label} ({self.unit})"
 
-    def fitted(self, values: Iterable[float]) -> Metric:
+    def fitted(self, values: Iterable[float]) -> ReportedMetric:
         """Decimals enough to show three digits of the smallest of these values."""
         sizes = [abs(value) for value in values if value]
         return replace(self, places=max(self.places, 2 - math.floor(math.log10(min(sizes))))) if sizes else self
@@ -44,8 +44,8 @@ class Metric:
         return f"<{least:.{self.places}f}" if value < least / 2 else f"{value:.{self.places}f}"
 
 
-ACCURACY = Metric(key="test_accuracy_percent", label="test accuracy", unit="%", points="points", places=2)
-MSE = Metric(key="test_mse", label="test MSE", unit="", points="", places=4, lower_is_better=True)
+ACCURACY = ReportedMetric(key="test_accuracy_percent", label="test accuracy", unit="%", points="points", places=2)
+MSE = ReportedMetric(key="test_mse", label="test MSE", unit="", points="", places=4, lower_is_better=True)
 
 
 def amounts(values: Sequence[float | None]) -> list[str]:

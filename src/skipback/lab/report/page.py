@@ -16,10 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from skipback.lab.report import words
 from skipback.lab.report.arms import BACKPROP, Arm, Section, differing, sections, shown
-from skipback.lab.report.looks import Look, looks
-from skipback.lab.report.metric import Metric, amounts
-from skipback.lab.report.reading import ReportError, Run, held, read_run
-from skipback.lab.report.stats import Difference, Estimate, estimate
+from skipback.lab.report.looks import LineStyle, looks
+from skipback.lab.report.metric import ReportedMetric, amounts
+from skipback.lab.report.reading import RecordedRun, ReportError, held, read_run
+from skipback.lab.report.stats import Difference, MeanEstimate, estimate
 from skipback.lab.report.table import table
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def _slugs(parts: Sequence[Section]) -> dict[str, Section]:
 
 def render(
     parts: Sequence[Section],
-    runs: Sequence[Run],
-    look: Mapping[str, Look],
+    runs: Sequence[RecordedRun],
+    look: Mapping[str, LineStyle],
     pictures: Sequence[Sequence[Picture]],
     *,
     command: str | None = None,
@@ -86,7 +86,7 @@ def render(
     return environment.get_template("page.html.j2").render(sections=views, made=_made(parts, runs, command))
 
 
-def _section(section: Section, look: Mapping[str, Look], pictures: Sequence[Picture]) -> View:
+def _section(section: Section, look: Mapping[str, LineStyle], pictures: Sequence[Picture]) -> View:
     return {
         "title": words.title(section),
         "size": words.size(section.arms),
@@ -104,7 +104,7 @@ def _section(section: Section, look: Mapping[str, Look], pictures: Sequence[Pict
     }
 
 
-def _rows(section: Section, look: Mapping[str, Look]) -> list[View]:
+def _rows(section: Section, look: Mapping[str, LineStyle]) -> list[View]:
     arms = section.ranked
     costs = (amounts([arm.mean(key) for arm in arms]) for key in COSTS)
     return [
@@ -130,11 +130,11 @@ def _row(section: Section, arm: Arm) -> View:
     }
 
 
-def _half(metric: Metric, found: Estimate | Difference | None) -> str:
+def _half(metric: ReportedMetric, found: MeanEstimate | Difference | None) -> str:
     return f"± {metric.half(found.half)}" if found and found.half else ""
 
 
-def _not_counted(run: Run) -> View:
+def _not_counted(run: RecordedRun) -> View:
     """A run that is only listed."""
     epochs = run.settings.get("epochs")
     reached = f"epoch {run.epochs_reached}" + (f" of {epochs}" if epochs else "")
@@ -151,7 +151,7 @@ def _picture(picture: Picture) -> View:
     return {"name": picture.name, "source": source, "width": picture.width, "height": picture.height}
 
 
-def _made(parts: Sequence[Section], runs: Sequence[Run], command: str | None) -> View:
+def _made(parts: Sequence[Section], runs: Sequence[RecordedRun], command: str | None) -> View:
     """How the page came about: commands, environment, and what the runs have in common or not."""
     arms = [arm for section in parts for arm in section.arms]
     settings = [run.settings for run in runs]
@@ -171,7 +171,7 @@ def _made(parts: Sequence[Section], runs: Sequence[Run], command: str | None) ->
     }
 
 
-def _environment(runs: Iterable[Run]) -> dict[str, str]:
+def _environment(runs: Iterable[RecordedRun]) -> dict[str, str]:
     """Each entry of env.json with the values that occur; of the starting times the first and the last."""
     found: dict[str, dict[str, None]] = {}
     for run in runs:

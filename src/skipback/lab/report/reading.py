@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from skipback.lab.config import usual
 from skipback.lab.errors import LabError
-from skipback.lab.report.metric import Metric
+from skipback.lab.report.metric import ReportedMetric
 
 LATER = (
     *("batch_norm", "dropout", "input_dropout", "zero_init", "prepare", "zca_epsilon", "augment"),
@@ -87,7 +87,7 @@ class Summary(_Record, extra="allow"):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
+class RecordedRun:
     """One run folder."""
 
     path: Path
@@ -110,7 +110,7 @@ class Run:
         """The epoch of the last evaluation; 0 where there is none."""
         return self.evaluations[-1].epoch if self.evaluations else 0
 
-    def final(self, metric: Metric) -> float | None:
+    def final(self, metric: ReportedMetric) -> float | None:
         """The result of a finished run, None where it has no finite one (it diverged)."""
         value = getattr(self.summary, metric.key, None)
         return value if value is not None and math.isfinite(value) else None
@@ -136,10 +136,10 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> RecordedRun:
     """Read one run folder."""
     done = (path / "summary.json").exists()
-    return Run(
+    return RecordedRun(
         path=path,
         config=Config.read(_object(path / "config.json"), path / "config.json"),
         env=_object(path / "env.json") if (path / "env.json").exists() else {},

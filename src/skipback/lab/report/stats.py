@@ -16,7 +16,7 @@ from skipback.lab.report.student import t_quantile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
+class MeanEstimate:
     """A mean over seeds; its 95 % interval is mean ± half."""
 
     mean: float
@@ -50,12 +50,12 @@ class Difference:
         return (self.mean > self.half) - (self.mean < -self.half)
 
 
-def estimate(values: Sequence[float]) -> Estimate:
+def estimate(values: Sequence[float]) -> MeanEstimate:
     """Mean ± t(0.975, n - 1) s / √n of at least one value."""
     n, mean = len(values), fmean(values)
     sd = _sd(values)
     half = t_quantile(0.975, n - 1) * sd / math.sqrt(n) if sd else None
-    return Estimate(mean=mean, n=n, sd=sd, half=half)
+    return MeanEstimate(mean=mean, n=n, sd=sd, half=half)
 
 
 def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference:
@@ -68,7 +68,7 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Differ
     return _welch(estimate(list(ours.values())), estimate(list(theirs.values())))
 
 
-def _welch(a: Estimate, b: Estimate) -> Difference:
+def _welch(a: MeanEstimate, b: MeanEstimate) -> Difference:
     """Welch's interval for two independent groups, with the Welch-Satterthwaite degrees of freedom."""
     mean, n = a.mean - b.mean, min(a.n, b.n)
     if a.sd is None or b.sd is None or a.sd == b.sd == 0:

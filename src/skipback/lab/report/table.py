@@ -7,10 +7,10 @@ import io
 from collections.abc import Sequence
 
 from skipback.lab.report.arms import Section, shown
-from skipback.lab.report.reading import Run
+from skipback.lab.report.reading import RecordedRun
 
 
-def table(runs: Sequence[Run], parts: Sequence[Section]) -> str:
+def table(runs: Sequence[RecordedRun], parts: Sequence[Section]) -> str:
     """One row for each run with all that it recorded, nothing averaged: the page's means can be found again from it."""
     repeated = {id(run) for section in parts for run in section.repeated}
     rows = []

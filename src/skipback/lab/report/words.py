@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from skipback.lab.report.arms import BACKPROP, FLOOR, Arm, Section, shown
-from skipback.lab.report.metric import Metric
+from skipback.lab.report.metric import ReportedMetric
 from skipback.lab.report.stats import Difference, Pairing, estimate
 
 
@@ -119,7 +119,7 @@ def _shared_rate(section: Section) -> list[str]:
     return [f"All methods had one learning rate, {rate}, tuned for none of them: another may rank them otherwise."]
 
 
-def _distance(metric: Metric, gap: Difference, mark: str) -> str:
+def _distance(metric: ReportedMetric, gap: Difference, mark: str) -> str:
     """`1.22 ± 0.40 points below backprop`."""
     side = "above" if gap.mean >= 0 else "below"
     better = "" if not metric.lower_is_better else " (worse)" if gap.mean > 0 else " (better)"

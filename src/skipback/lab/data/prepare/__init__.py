@@ -14,7 +14,7 @@ is ever fitted on a test row: `prepared` sees to that.
 | `MNIST`, `CIFAR10`, `CIFAR`, `IMAGENET` | the same with stored constants | F3 (two), principled-DFA (two) |
 | `Yuv()` | luminance and two colour differences | dfa-torch, `-format yuv` |
 | `Zca(epsilon)` | (x - mean) P, all training rows decorrelated | dfa-torch, `-whiten` (there 1e-5, on 0..255) |
-| `Chain((a, b))` | b fitted on what a gives | |
+| `Compose((a, b))` | b fitted on what a gives | |
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ from skipback.lab.data.prepare.affine import (
     image,
     simple,
 )
-from skipback.lab.data.prepare.base import Chain, Preparation, Transform, in_chunks, prepared
+from skipback.lab.data.prepare.base import Compose, Preparation, Transform, in_chunks, prepared
 from skipback.lab.data.prepare.categories import Categories, Codes
 from skipback.lab.data.prepare.colour import Yuv
 from skipback.lab.data.prepare.targets import TargetScale
 from skipback.lab.data.prepare.whiten import Whitening, Zca
+from skipback.renamed import renamed
+
+__getattr__ = renamed(__name__, {"Chain": "Compose"})
 
 __all__ = [
     "CIFAR",
@@ -49,8 +52,8 @@ __all__ = [
     "MNIST",
     "Affine",
     "Categories",
-    "Chain",
     "Codes",
+    "Compose",
     "Constants",
     "Fused",
     "Preparation",

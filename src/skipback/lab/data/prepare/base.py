@@ -43,7 +43,7 @@ class Composed:
 
 
 @dataclass(frozen=True)
-class Chain:
+class Compose:
     """Preparations, one after the other: each is fitted on what those before it give."""
 
     steps: tuple[Preparation, ...]

@@ -1,0 +1,200 @@
+"""Paths: read one pass. Which block does each tensor belong to, which outputs teach, does a value jump over a cut?
+
+Every new way through a network is read once, and refused if backprop would pass a cut: a layer that the first pass did
+not run, a hook that did not run (compiled, exchanged), a skip connection that is there only sometimes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from skipback.core.blocks.cuts import Layout, Path, Place
+from skipback.core.blocks.passes import Behind, Pass
+
+
+class Reading:
+    """What a pass met, read.
+
+    Args:
+        run: the pass.
+        outputs: the floating-point tensors that the network returned, by name.
+
+    Attributes:
+        reached: what stands behind each tensor that was met.
+        values: what tells whether two of them are the same value.
+        blocks: the name of the block that each is the port of; `None` where another tensor stands for it.
+        heads: modules that were cut, and turned out to make the outputs.
+        returned: how many outputs there are, losses not counted.
+        outputs: those of the outputs that require grad.
+        behind: what stands behind each of them.
+        bare: parameters that no module owns which was called.
+    """
+
+    def __init__(self, run: Pass, outputs: Mapping[str, Tensor]) -> None:
+        self.run = run
+        self.reached = [run.behind(met.tensor) for met in run.met]
+        self.values = [(met.tensor.grad_fn, met.tensor.output_nr) for met in run.met]
+        self.blocks = _blocks(run, self.reached, self.values)
+        self.heads: frozenset[str] = frozenset()
+        self.returned = sum(t.dim() > 0 for t in outputs.values())
+        self.outputs = {name: t for name, t in outputs.items() if t.requires_grad}
+        self.behind = {name: run.behind(t) for name, t in self.outputs.items()}
+        self.bare: list[nn.Parameter] = []
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """Where the pass was cut."""
+        return self.run.places
+
+    @property
+    def hidden(self) -> list[int]:
+        """The numbers of the tensors that are ports."""
+        return [k for k, block in enumerate(self.blocks) if block is not None and unit_of(block) not in self.heads]
+
+    @property
+    def tops(self) -> list[Tensor]:
+        """What modules of the head returned, where modules are cut after their own output."""
+        return [met.tensor for met in self.run.met if met.place.module in self.heads]
+
+    @property
+    def teaching(self) -> list[str]:
+        """The outputs whose errors are sent: no loss, and no hidden block's own value."""
+        return [name for name, t in self.outputs.items() if t.dim() > 0 and not self.is_local(name)]
+
+    def is_local(self, name: str) -> bool:
+        """Whether an output is the value of one hidden block: its gradient stays in that block."""
+        if any(self.outputs[name] is self.run.met[k].flow for k in self.hidden):
+            return True
+        mine = self.behind[name]
+        owners = [self.reached[k] for k in self.hidden if not mine.operations.isdisjoint(self.reached[k].operations)]
+        return any(set(mine.parameters) <= set(port.parameters) for port in owners)
+
+    def leading(self, name: str) -> set[int]:
+        """The numbers of the tensors that an output is computed from, directly or through other blocks."""
+        found: set[int] = set()
+        stack = list(self.behind[name].reads)
+        while stack:
+            k = stack.pop()
+            if k not in found:
+                found.add(k)
+                stack.extend(self.reached[k].reads)
+        return found
+
+    def mixes_widths(self) -> bool:
+        """Whether ports of one block differ in width, as where a cell's state is joined with its next input."""
+        found: dict[str, set[object]] = {}
+        for k in self.hidden:
+            shape = self.run.met[k].tensor.shape
+            found.setdefault(str(self.blocks[k]), set()).add((len(shape), shape[1 if len(shape) > 3 else -1 :][:1]))
+        return any(len(widths) > 1 for widths in found.values())
+
+    def crosses(self, *, among_ports: bool = True) -> bool:
+        """Whether the graphs behind two ports, or a port and the head, share an operation: a value jumped over a cut.
+
+        Tensors that pass one place together are ports of one block. Parameters may be shared.
+        """
+        groups: dict[object, set[object]] = {}
+        for k in self.hidden:
+            key = (self.run.met[k].calls, unit_of(str(self.blocks[k])))
+            groups.setdefault(key, set()).update(self.reached[k].operations)
+        outputs = [t for name, t in self.outputs.items() if not self.is_local(name)]
+        head = self.run.behind(*outputs, *self.tops).operations
+        if any(not head.isdisjoint(group) for group in groups.values()):
+            return True
+        return among_ports and sum(map(len, groups.values())) != len(set().union(*groups.values()))
+
+
+def unit_of(block: str) -> str:
+    """The module of a block: a second tensor that it returns is taught under a name like "lstm[1]"."""
+    return block.partition("[")[0]
+
+
+def _blocks(run: Pass, reached: Sequence[Behind], values: Sequence[object]) -> list[str | None]:
+    seen: set[object] = set()
+    covered: dict[tuple[int, str], set[int]] = {}
+    found: list[str | None] = []
+    owned: dict[str, set[int]] = {}
+    for met, behind, value in zip(run.met, reached, values, strict=True):
+        parameters = {id(p) for p in behind.parameters}
+        unit = _owner(run, met.calls, met.place, parameters, owned)
+        before = covered.setdefault((met.calls, unit), set())
+        again = value in seen or (before and parameters <= before)
+        found.append(None if again else f"{unit}[{met.position}]" if before else unit)
+        seen.add(value)
+        before |= parameters
+    return found
+
+
+def _owner(run: Pass, calls: int, place: Place, parameters: set[int], owned: dict[str, set[int]]) -> str:
+    """The module that a tensor is the value of: what is cut before a module belongs to the last one that it teaches."""
+    if not place.before:
+        return place.module
+    for name in reversed(run.calls[: calls - 1]):
+        if name not in owned:
+            owned[name] = {id(p) for p in run.net.get_submodule(name).parameters()}
+        if not parameters.isdisjoint(owned[name]):
+            return name
+    return place.module
+
+
+def read(run: Pass, outputs: Mapping[str, Tensor], layout: Layout) -> Path:
+    """Read a pass that takes a new way through the network.
+
+    Raises:
+        RuntimeError: backprop would pass a cut there, or an output is new.
+    """
+    try:
+        seen = Reading(run, outputs)
+    except ValueError as error:  # reentrant checkpointing that was switched on later
+        raise RuntimeError(str(error)) from None
+    if seen.crosses(among_ports=any(place.before for place in layout.places.values())):
+        raise RuntimeError(
+            "this forward pass takes another way than the one that found the blocks, and on it a value jumps over a "
+            f"cut (a skip connection, say; it called {', '.join(map(repr, run.calls)) or 'no block'}), so backprop "
+            "would run on beside the teaching: name the blocks with blocks=[...], or attach with an example that takes "
+            "this way"
+        )
+    _check_called(seen, layout)
+    if any(outputs[name] is met.flow for name in layout.outputs if name in outputs for met in run.met):
+        raise RuntimeError(
+            "this forward pass returns what a hidden block made, and nothing behind it, so that block would be the head: "
+            "give the early exit a layer of its own, or attach with an example that takes this way"
+        )
+    for name in seen.teaching:
+        if name not in layout.outputs:
+            raise RuntimeError(
+                f"the network returns {name!r}, which teaches and did not when the blocks were found (its parameters "
+                "were frozen, or it was not returned): attach again, with an example for which it is returned"
+            )
+    return Path(tuple(seen.blocks), _leads(seen, layout))
+
+
+def _check_called(seen: Reading, layout: Layout) -> None:
+    """Refuse a module that was used without its hook."""
+    net, called = seen.run.net, set(seen.run.calls) | layout.heads
+    own = {id(p) for name in called for p in net.get_submodule(name).parameters()} | layout.bare
+    groups = [*seen.reached, *seen.behind.values()]
+    reached = {id(p) for behind in groups for p in behind.parameters} - own
+    for name in layout.places:
+        if name not in called and any(id(p) in reached for p in net.get_submodule(name).parameters()):
+            raise RuntimeError(
+                f"module {name!r} was used in this forward pass, but not cut: it was exchanged after attach(), or runs "
+                "compiled, scripted, or by its weights alone, and backprop would pass it in silence. Detach the learner "
+                "and attach again, before compiling parts of the network"
+            )
+
+
+def _leads(seen: Reading, layout: Layout) -> tuple[frozenset[str] | None, ...]:
+    if len(layout.outputs) < 2:
+        return (None,) * len(seen.blocks)
+    if tuple(seen.run.calls) == layout.calls and len(seen.blocks) == len(layout.first.leads):
+        return layout.first.leads
+    names = [block for block in seen.blocks if block is not None]
+    if len(names) != len(set(names)):
+        raise RuntimeError(
+            "this forward pass calls a block several times, in another order than the pass that found the blocks, so "
+            "it is not known which output each call leads to: attach with an example that takes this way"
+        )
+    return (None,) * len(seen.blocks)

@@ -1,0 +1,283 @@
+"""The whole engine: one autograd function that rewires the graph from a chain into a star.
+
+    forward    (y, port_1 .. port_L, B_1 .. B_L) -> y
+    backward   dL/dy -> dL/dy for y, feedback(signal, B_l) for port l, and the gradient of B_l if it learns
+
+Three rules keep it correct under torch.compile, DDP and accumulation: it reads nothing but its inputs (a buffer that is
+filled after the forward pass would be captured stale); gradients leave through autograd (a hand-written `p.grad` is not
+synchronised by DDP); and the ports are attached tensors, while what flows on in the network is detached.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skipback.core.feedback import FeedbackTensors, Lesson, Sees
+from skipback.core.method import Direct
+from skipback.core.records import BatchContext, Needs, PortSpec, SignalInputs
+from skipback.core.rows import PER_SAMPLE, output_rows
+
+OnError = Callable[..., None]
+"""Called with the output (detached), the error, the batch context, and the node that made the output."""
+Columns = tuple[tuple[tuple[int, int], ...], ...]
+"""For each group of columns that a port's feedback has, the columns of the signal that are summed into it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the broadcast knows, beside tensors.
+
+    Attributes:
+        method: the signal and the feedback.
+        ports: what the feedback of each port must fit.
+        names: of the feedback tensors of all ports, each once, in the order of the flat list.
+        indices: for each port, the indices of its feedback tensors in the flat list passed to `Broadcast.apply`. A
+            tensor shared by several ports appears in that list once.
+        columns: for each port, which columns of the signal teach it, where the network has several outputs; else `None`.
+        by_activity: the feedback sees the port.
+        by_relay: the feedback sees relayed tangents.
+        by_output: the signal sees the output.
+        scales: the signal grows with what the loss is multiplied with.
+        plain: each port has one row per sample, so that shapes follow from that of the error.
+        one_each: each port has one tensor of its own.
+    """
+
+    method: Direct
+    ports: tuple[PortSpec, ...]
+    names: tuple[str, ...]
+    indices: tuple[tuple[int, ...], ...]
+    columns: tuple[Columns | None, ...]
+    by_activity: bool = field(init=False)
+    by_relay: bool = field(init=False)
+    by_output: bool = field(init=False)
+    scales: bool = field(init=False)
+    plain: bool = field(init=False)
+    one_each: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        sees, needs = self.method.feedback.sees, self.method.signal.needs
+        traits = {
+            "by_activity": Sees.ACTIVITY in sees,
+            "by_relay": Sees.RELAY in sees,
+            "by_output": Needs.OUTPUT in needs,
+            "plain": all(spec.rows is PER_SAMPLE for spec in self.ports),
+            "one_each": self.indices == tuple((k,) for k in range(len(self.indices))),
+            "scales": self.method.signal.scales,
+        }
+        vars(self).update(traits)  # it is frozen
+
+    def lesson(
+        self, k: int, signal: Tensor, output: Sequence[int], port: Sequence[int], h: Tensor | None, ahead: Tensor | None
+    ) -> Lesson:
+        """What the feedback of port k sees: its rows of the signal and of the port h, and its forward-mode result."""
+        spec, columns = self.ports[k], self.columns[k]
+        if columns is not None:
+            signal = torch.cat([_summed(signal, group) for group in columns], 1)
+            output = (*output[:1], signal.shape[1]) if len(output) == 2 else output
+        relayed = ahead is not None and self.by_relay
+        return Lesson(
+            port=spec,
+            signal=signal
+            if len(output) == 2 and spec.rows is PER_SAMPLE
+            else spec.rows.of_signal(signal, output, port),
+            activity=None if h is None else spec.rows.of_port(h, spec.shape),
+            jacobian=None if relayed else ahead,
+            relayed=ahead if relayed else None,
+        )
+
+    def split(self, flat: Sequence[Tensor]) -> list[FeedbackTensors]:
+        """The tensors of each port's feedback, out of the flat list."""
+        if self.one_each:
+            return list(zip(flat, strict=True))
+        return [tuple([flat[i] for i in index]) for index in self.indices]
+
+    def join(self, changes: Sequence[FeedbackTensors], count: int) -> list[Tensor | None]:
+        """The reverse of `split`, for gradients: of a tensor that several ports hold, they add up."""
+        joined: list[Tensor | None] = [None] * count
+        for index, of_port in zip(self.indices, changes, strict=True):
+            for i, change in zip(index, of_port, strict=True):
+                before = joined[i]
+                joined[i] = change if before is None else before + change
+        return joined
+
+
+def _summed(signal: Tensor, group: tuple[tuple[int, int], ...]) -> Tensor:
+    """The sum of some columns (start, stop) of the signal; columns of no output, start < 0, are zeros."""
+    parts = [signal[:, a:b] if a >= 0 else signal.new_zeros(len(signal), b) for a, b in group]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def scaled(scale: float | Tensor) -> bool:
+    """Whether the scale is anything but a plain 1: a product with it takes as long as a small block's."""
+    return type(scale) is not float or scale != 1
+
+
+def teaching(
+    plan: Plan,
+    k: int,
+    lesson: Lesson,
+    parts: FeedbackTensors,
+    context: BatchContext,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+) -> Tensor:
+    """The teaching of port k, in the shape and dtype of the port. The one place where a block is taught."""
+    if plan.method.feedback.homogeneous or not scaled(context.scale):
+        taught = plan.method.feedback.project(lesson, parts)
+    else:  # the law of such a feedback is that of the loss as it was
+        taught = plan.method.feedback.project(_unscaled(lesson, context), parts) * context.scale
+    rows = plan.ports[k].rows
+    if rows is not PER_SAMPLE or taught.shape != shape:  # another order of dimensions may have the same sizes
+        taught = rows.to_port(taught, shape)
+    return taught if taught.dtype == dtype else taught.to(dtype)
+
+
+def lesson_gradient(plan: Plan, lesson: Lesson, parts: FeedbackTensors, context: BatchContext) -> FeedbackTensors:
+    """The gradients of learned feedback: that of the loss as it was, and then scaled like the loss."""
+    wide = _unscaled(lesson, context, parts[0].dtype)  # half precision would lose the quotient
+    found = plan.method.feedback.gradient(wide, parts)
+    return tuple([d * context.scale for d in found]) if scaled(context.scale) else found
+
+
+def _unscaled(lesson: Lesson, context: BatchContext, dtype: torch.dtype | None = None) -> Lesson:
+    signal = lesson.signal if dtype is None else lesson.signal.to(dtype)
+    return Lesson(
+        port=lesson.port,
+        signal=signal / context.scale if scaled(context.scale) else signal,
+        activity=lesson.activity,
+        jacobian=lesson.jacobian,
+        relayed=lesson.relayed,
+    )
+
+
+DTYPE, SHAPE = attrgetter("dtype"), attrgetter("shape")
+
+
+class Broadcast(torch.autograd.Function):
+    """See the module's docstring. Call `broadcast`, not this."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        plan: Plan,
+        context: BatchContext,
+        first: OnError | None,
+        y: Tensor,
+        known: Tensor | None,
+        target: Tensor | None,
+        *rest: Tensor | None,
+    ) -> Tensor:
+        """Pass y on, and save what backward needs: the signal if known, the target, feedback, and what it sees."""
+        count = len(plan.ports)
+        ports, ahead, parts = rest[:count], rest[count : 2 * count], rest[2 * count :]
+        output = y.detach() if plan.by_output and known is None else None
+        ctx.save_for_backward(known, target, output, *(ports if plan.by_activity else [None] * count), *ahead, *parts)
+        ctx.plan, ctx.context, ctx.before = plan, context, None
+        ctx.first = None if first is None else functools.partial(first, y.detach(), context=context, node=y.grad_fn)
+        ctx.dtypes = list(map(DTYPE, ports))
+        ctx.shapes = None if plan.plain else list(map(SHAPE, ports))
+        return y.detach()  # y itself would become a view, which the user could not write in place
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """Send the signal to every port, and gradients to the feedback that learns."""
+        (e,), compiling = gradients, torch.compiler.is_compiling()
+        if torch.is_grad_enabled() and not compiling:
+            raise RuntimeError(SECOND_ORDER)
+        if ctx.first is not None and not compiling:
+            ctx.first(e)
+        before, total = ctx.before, e if ctx.before is None else ctx.before + e
+        sent = _sent(ctx, total)
+        if before is not None:  # a second backward through this pass: only what its error adds
+            earlier = _sent(ctx, before)
+            sent = [a if a is None or b is None else a - b for a, b in zip(sent, earlier, strict=True)]
+        if not compiling:
+            ctx.before = total.detach()
+        count = len(ctx.plan.ports)
+        return (None, None, None, e, None, None, *sent[:count], *[None] * count, *sent[count:])
+
+
+SECOND_ORDER = (
+    "create_graph=True asks for the derivative of a teaching, which is no gradient of this loss, so a gradient penalty or "
+    "a Hessian would be another one than written: take it inside `with learner.exact():`, or detach() the method"
+)
+
+
+def _sent(ctx: Any, e: Tensor) -> list[Tensor | None]:
+    """The teaching of each port, then the gradient of each feedback tensor, for an error e at the output."""
+    plan, context, count = ctx.plan, ctx.context, len(ctx.plan.ports)
+    known, target, output, *rest = ctx.saved_tensors
+    parts = plan.split(rest[2 * count :])
+    rows = e if e.dim() == 2 else output_rows(e)
+    if known is not None:
+        signal = where_error(plan.method, known, rows)
+    else:
+        seen = None if output is None else output_rows(output)
+        signal = plan.method.signal(SignalInputs(gradient=rows, output=seen, target=target))
+    if not plan.scales and scaled(context.scale):
+        signal = signal * context.scale
+    learns = any(ctx.needs_input_grad[6 + 2 * count :])
+    sent: list[Tensor | None] = [None] * (count + len(rest) - 2 * count)
+    found: list[FeedbackTensors] = []
+    for k in range(count):
+        if learns or ctx.needs_input_grad[6 + k]:
+            shape = (e.shape[0], *plan.ports[k].shape) if ctx.shapes is None else ctx.shapes[k]
+            lesson = plan.lesson(k, signal, e.shape, shape, rest[k], rest[count + k])
+            if ctx.needs_input_grad[6 + k]:
+                sent[k] = teaching(plan, k, lesson, parts[k], context, shape, ctx.dtypes[k])
+            if learns:
+                found.append(lesson_gradient(plan, lesson, parts[k], context))
+    if learns:
+        sent[count:] = plan.join(found, len(rest) - 2 * count)
+    return sent
+
+
+def where_error(method: Direct, known: Tensor, e: Tensor) -> Tensor:
+    """A signal that was known before the loss, without the rows that the loss leaves out: their error is exactly 0.
+
+    A signal that is divided by the number of rows is divided by the number of those that are left.
+    """
+    kept = e.any(1, keepdim=True)
+    if not method.signal.means:
+        return known * kept
+    return known * (kept * (len(kept) / kept.sum().clamp_min(1)).to(known.dtype))
+
+
+def broadcast(
+    plan: Plan,
+    y: Tensor,
+    *,
+    known: Tensor | None,
+    target: Tensor | None,
+    context: BatchContext,
+    ports: Sequence[Tensor],
+    parts: Sequence[Tensor],
+    ahead: Sequence[Tensor] = (),
+    first: OnError | None = None,
+) -> Tensor:
+    """Return y, connected so that its gradient is broadcast to the ports.
+
+    Args:
+        plan: the method, and its ports.
+        y: the network's output (N, ...).
+        known: the signal (R, C), where it is known by now; `None` where it needs the gradient.
+        target: the target (R, C), for signals that need it together with the gradient.
+        context: its scale multiplies signals and feedback gradients that cannot see what the loss is multiplied with.
+        ports: the attached outputs of the blocks.
+        parts: the tensors of their feedback, in the plan's order.
+        ahead: what forward mode found for each port before this pass, for feedback that looks at it.
+        first: is shown the output and the error that arrives at it, where nobody has looked yet.
+    """
+    seen: Sequence[Tensor | None] = ahead or [None] * len(ports)
+    result: Tensor = Broadcast.apply(plan, context, first, y, known, target, *ports, *seen, *parts)  # type: ignore[no-untyped-call]
+    return result

@@ -1,0 +1,452 @@
+"""The direct route: the feedback and memory of a direct method on one network, and how it connects an output to ports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from skipback.core.advice import advise_error, advise_targets, check_port, no_context, refuse_untaught
+from skipback.core.blocks import Pass, first_tensor, in_backward
+from skipback.core.broadcast import Columns, Plan, broadcast, teaching, where_error
+from skipback.core.feedback import FeedbackTensors, ForwardPasses, Sees
+from skipback.core.method import Direct
+from skipback.core.outputs import Outputs, column_spans, joined_shape
+from skipback.core.records import (
+    NO_CONTEXT,
+    BatchContext,
+    Needs,
+    PortSpec,
+    SignalInputs,
+    as_matrix,
+    target_of,
+)
+from skipback.core.route import Call, CutRoute, Site, ports_of
+from skipback.core.rows import output_rows, row_width
+from skipback.core.specs import spec_of, specs
+from skipback.memory import Memory
+from skipback.streams import Stream, seeded
+
+SHAPE, VERSION = attrgetter("shape"), attrgetter("_version")
+
+
+@dataclass(eq=False)
+class Way:
+    """One way through the network, as it is taught.
+
+    Attributes:
+        plan: the ports of its passes.
+        picks: their numbers among the tensors that a pass meets.
+        whole: whether those are all.
+        fitted: shapes of the output and the ports that were found to fit.
+    """
+
+    plan: Plan
+    picks: tuple[int, ...]
+    whole: bool
+    fitted: set[Any] = field(default_factory=set)
+
+
+class DirectRoute(CutRoute, runs=(Direct,)):
+    """Feedback and memory of a direct method on one network.
+
+    Attributes:
+        ports: by block, what its feedback must fit.
+        memory: the per-sample memory of a delayed signal.
+        stream: of the random directions of forward mode.
+        shape: of the output, of several outputs joined.
+    """
+
+    steps = True
+    memory: Memory | None
+    stream: Stream | None
+
+    def __init__(self, method: Direct, site: Site) -> None:
+        super().__init__(method, site)
+        self.direct, self.seed, self.like = method, site.seed, (next(site.net.parameters()),)
+        needs, sees = method.signal.needs, method.feedback.sees
+        # asked at every step, and a flag takes as long to ask as a small product
+        self.early_known, self.by_ids, self.by_target = needs.early, Needs.IDS in needs, Needs.TARGET in needs
+        self.by_gradient, self.by_activity = Needs.GRADIENT in needs, Sees.ACTIVITY in sees
+        self.looks_ahead = bool(sees & (Sees.JACOBIAN | Sees.RELAY))
+        self.learns = method.feedback.learns
+        self.means = method.signal.means
+        self.targets_seen = self.error_seen = False
+        shapes = list(site.layout.outputs.values())
+        if len(shapes) > 1 and self.by_target:
+            raise ValueError(ONE_OUTPUT.format(count=len(shapes), names=", ".join(map(repr, site.layout.outputs))))
+        if self.looks_ahead and len(site.layout.groups) < len(shapes):
+            raise ValueError(SHARED_HEAD)
+        self.shape, self.dtype = joined_shape(shapes), self.like[0].dtype
+        self.width = row_width(self.shape)
+        self.ports: dict[str, PortSpec] = {}
+        self.names: dict[str, list[str]] = {}
+        self.ways: dict[Any, Way] = {}
+        self.whole: Plan | None = None
+        found = specs(site.net, site.layout, self.grouped(self.shape), method.feedback, site.look)
+        self._fill(found, method.feedback.init(found, seeded("direct feedback", site.seed)))
+        self.stream = Stream(site.seed) if Sees.JACOBIAN in sees else None
+        self.memory = method.signal.memory(torch.Size(self.shape[1:]).numel())
+        if self.memory is not None:
+            self.memory.to(self.like[0].device)
+
+    # -------------------------------------------------------------------------------------------- the feedback
+
+    def _fill(self, found: Sequence[PortSpec], filled: Sequence[FeedbackTensors]) -> None:
+        """Register the tensors of these ports' feedback, each once."""
+        known: dict[int, str] = {}
+        for k, (spec, parts) in enumerate(zip(found, filled, strict=True), len(self.ports)):
+            self.ports[spec.name] = replace(spec, reader=None)
+            for i, part in enumerate(parts):
+                if id(part) not in known:
+                    known[id(part)] = f"feedback_{k}_{i}" if i else f"feedback_{k}"
+                    self._register(known[id(part)], part)
+            self.names[spec.name] = [known[id(part)] for part in parts]
+        self.blocks = tuple(self.ports)
+
+    def _register(self, name: str, part: Tensor) -> None:
+        if self.learns:
+            self.register_parameter(name, nn.Parameter(part))
+        else:
+            self.register_buffer(name, part)
+
+    @property
+    def _held(self) -> Any:
+        held = self._parameters if self.learns else self._buffers  # getattr takes twice as long
+        return held
+
+    def parts_of(self, block: str) -> FeedbackTensors:
+        """The tensors of one block's feedback."""
+        held: Any = self._parameters if self.learns else self._buffers  # getattr takes twice as long
+        return tuple(map(held.__getitem__, self.names[block]))
+
+    @property
+    def parts(self) -> dict[str, FeedbackTensors]:
+        """The tensors of each block's feedback."""
+        return {block: self.parts_of(block) for block in self.names}
+
+    @property
+    @override
+    def feedback(self) -> dict[str, Tensor]:
+        matrix = self.direct.feedback.matrix
+        return {block: matrix(self.ports[block], parts) for block, parts in self.parts.items() if parts}
+
+    @override
+    def describe(self, block: str) -> str:
+        spec = self.ports[block]
+        return " x ".join(map(str, (spec.outputs, *spec.shape))) if self.names[block] else "relayed"
+
+    def follow(self, device: torch.device) -> None:
+        """Move the feedback along if the network was moved without its learner."""
+        held: Any = self._parameters if self.learns else self._buffers
+        for name, part in held.items():
+            if part.device == device:
+                continue
+            if isinstance(part, nn.Parameter):
+                part.data = part.data.to(device)  # in place: an optimizer holds it
+            else:
+                self._buffers[name] = part.to(device)
+
+    @property
+    @override
+    def direct_route(self) -> DirectRoute:
+        return self
+
+    # -------------------------------------------------------------------------------------------------- a pass
+
+    @override
+    def run(self, call: Call, context: BatchContext) -> Any:
+        ahead = self.open(call, context) if self.looks_ahead or self.memory is not None else None
+        cutter = self.cutter
+        before, cutter.run = cutter.run, (run := Pass(self.net_of[0], ports=self.layout.ports))
+        try:
+            output = call.forward(*call.args, **call.kwargs)
+        finally:
+            cutter.run = before
+        return self.connect(output, run, context, ahead)
+
+    def open(self, call: Call, context: BatchContext) -> Mapping[str, Tensor]:
+        """Before the network runs: check the memory's samples, run what the feedback sees in forward mode."""
+        self.check_inputs((call.args, call.kwargs), context)
+        return self.forward_mode(call) if self.looks_ahead else {}
+
+    def check_inputs(self, inputs: Any, context: BatchContext) -> None:
+        """Check that the memory sees the inputs that it saw before."""
+        memory = self.memory
+        if memory is None or context.ids is None or torch.compiler.is_compiling():
+            return
+        if in_backward():
+            raise RuntimeError(WHOLE_CHECKPOINT)
+        x = first_tensor(inputs) if memory.input_checks_left > 0 else None
+        if x is not None:
+            memory.check_views(context.ids, x)
+
+    def forward_mode(self, call: Call) -> Mapping[str, Tensor]:
+        """What the feedback sees that needs forward-mode passes of its own, by block."""
+        passes = ForwardPasses(
+            net=self.net,
+            layout=self.layout,
+            args=call.args,
+            kwargs=call.kwargs,
+            ports=self.ports,
+            parts=self.parts,
+            stream=self.stream,
+        )
+        return self.direct.feedback.forward_mode(passes)
+
+    @override
+    def connect(self, output: Any, run: Pass, context: BatchContext, ahead: Mapping[str, Tensor] | None = None) -> Any:
+        if type(output) is Tensor:
+            return self._connected(output, output, run, context, ahead)
+        outputs = Outputs(output, self.layout, run.met)
+        return outputs.connected(self._connected(outputs.y, output, run, context, ahead))
+
+    def _connected(
+        self, y: Tensor, output: Any, run: Pass, context: BatchContext, ahead: Mapping[str, Tensor] | None
+    ) -> Tensor:
+        if torch.compiler.is_compiling():
+            key = run.fingerprint((y,))
+        else:  # the same; written out, as it is asked at every pass
+            key = (*run.calls, *run.marks, -1 if y.grad_fn is None else y.grad_fn._sequence_nr() - run.first)
+        way = self.ways.get(key) or self._way(key, output, run)
+        if not way.picks:  # all hidden blocks are frozen
+            self.remember(y, context)
+            return y
+        held: Any = self._parameters if self.gate.learns else self._buffers
+        parts = list(map(held.__getitem__, way.plan.names))
+        if parts and parts[0].device != y.device:
+            self.follow(y.device)
+            parts = list(map(held.__getitem__, way.plan.names))
+        ports = run.tensors if way.whole else [run.tensors[i] for i in way.picks]
+        if (y.shape, *map(SHAPE, ports)) not in way.fitted or list(map(VERSION, run.tensors)) != run.versions:
+            self._check_ports(way, run, y)
+        known, target = self._known(y, ports[0], context) if self.by_target else (None, None)
+        look = self.error_seen or torch.compiler.is_compiling()
+        return broadcast(
+            way.plan,
+            y,
+            known=known,
+            target=target,
+            context=context,
+            ports=ports,
+            parts=parts,
+            ahead=[ahead[spec.name] for spec in way.plan.ports] if ahead else (),
+            first=None if look else self.look,
+        )
+
+    def _way(self, key: Any, output: Any, run: Pass) -> Way:
+        """Read a pass that takes a new way through the network."""
+        path = self.path(output, run, key)
+        met = ports_of(run, path)
+        for block, one in met:
+            if block not in self.ports:
+                self._add(block, one.tensor)
+        leads = [lead for block, lead in zip(path.blocks, path.leads, strict=True) if block is not None]
+        plan = self.plan([block for block, _ in met], leads)
+        picks = tuple(k for k, block in enumerate(path.blocks) if block is not None)
+        way = self.ways[key] = Way(plan, picks, whole=len(picks) == len(path.blocks))
+        return way
+
+    def _check_ports(self, way: Way, run: Pass, y: Tensor) -> None:
+        for spec, k in zip(way.plan.ports, way.picks, strict=True):
+            check_port(spec, run.tensors[k], run.versions[k], self.grouped(y.shape))
+        way.fitted.add((y.shape, *(run.tensors[k].shape for k in way.picks)))
+
+    def look(self, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
+        """RunChanged at the first error that arrives."""
+        if not self.error_seen:
+            self.error_seen = True
+            advise_error(self.direct, y, e, context, node)
+
+    def plan(self, blocks: Sequence[str], leads: Sequence[frozenset[str] | None]) -> Plan:
+        """What the broadcast must know of a pass that met these ports, each of which leads to these outputs."""
+        order = list(dict.fromkeys(name for block in blocks for name in self.names[block]))
+        return Plan(
+            method=self.direct,
+            ports=tuple(self.ports[block] for block in blocks),
+            names=tuple(order),
+            indices=tuple(tuple(order.index(name) for name in self.names[block]) for block in blocks),
+            columns=tuple(self._columns(lead) for lead in leads),
+        )
+
+    def whole_plan(self) -> Plan:
+        """The plan of a pass that meets each port once."""
+        if self.whole is None or len(self.whole.ports) < len(self.blocks):
+            lead = dict(zip(self.layout.first.blocks, self.layout.first.leads, strict=True))
+            self.whole = self.plan(self.blocks, [lead.get(block) for block in self.blocks])
+        return self.whole
+
+    def grouped(self, output: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the joined output, with one set of columns for all outputs of one head."""
+        layout = self.layout
+        if len(layout.groups) == len(layout.outputs):
+            return tuple(output)
+        one_of_each = joined_shape([layout.outputs[group[0]] for group in layout.groups])
+        return tuple(b if a != b else c for a, b, c in zip(self.shape, one_of_each, output, strict=True))
+
+    def _columns(self, lead: frozenset[str] | None) -> Columns | None:
+        """The columns of the signal that teach a port which leads to these outputs; `None` for all of them.
+
+        Outputs of one head share their columns, so that a block which is called once for each is taught alike.
+        """
+        groups = self.layout.groups
+        if lead is None or (len(lead) == len(self.layout.outputs) and len(groups) == len(lead)):
+            return None
+        span = dict(zip(self.layout.outputs, column_spans(list(self.layout.outputs.values())), strict=True))
+        return tuple(
+            tuple(span[name] for name in group if name in lead) or ((-1, span[group[0]][1] - span[group[0]][0]),)
+            for group in groups
+        )
+
+    def _add(self, block: str, port: Tensor) -> None:
+        """Draw the feedback of a block that the pass which found the blocks did not run.
+
+        Raises:
+            RuntimeError: the feedback learns: the optimizer would not know it.
+        """
+        feedback = self.direct.feedback
+        if feedback.learns or self.looks_ahead:
+            raise RuntimeError(
+                f"block {block!r} did not run in the pass that found the blocks, so its feedback is unknown to the "
+                "optimizer: attach with an example, and in a mode, in which all layers run (such as net.eval())"
+            )
+        spec = spec_of(block, port.shape, self.grouped(self.shape), self.like[0], feedback)
+        self._fill([spec], feedback.init([spec], seeded("direct feedback", self.seed, block)))
+
+    # ---------------------------------------------------------------------------------------------- the signal
+
+    def _known(self, y: Tensor, port: Tensor, context: BatchContext) -> tuple[Tensor | None, Tensor | None]:
+        """The signal if it is known by now, and the target for signals that need it together with the gradient."""
+        if not self.by_target:
+            return None, None
+        rows = output_rows(y.detach())
+        if context.target is None or (self.by_ids and context.ids is None):
+            if self.net.training:
+                raise ValueError(no_context(self.direct))
+            port.register_hook(refuse_untaught)  # evaluation is free; training by it would silently be something else
+            return torch.zeros_like(rows), None
+        target, mask = target_of(context, rows.shape, rows.dtype, rows.device)
+        if not self.targets_seen:
+            self._advise(target)
+        if self.by_gradient:
+            return None, target
+        signal = self.signal_of(None, rows, target, mask, context.ids)
+        if self.memory is not None and context.ids is not None:
+            self.memory.write(context.ids, rows, target)
+        return signal, target
+
+    def early(self, context: BatchContext) -> tuple[Tensor, Tensor]:
+        """The signal of a pass that has not begun, and the target as a matrix. For early signals only."""
+        t, ids, width = context.target, context.ids, self.width
+        if t is None or (self.by_ids and ids is None):
+            raise ValueError(no_context(self.direct))
+        each = t.shape[1:].numel() == 1 or t.dim() == len(self.shape) - 1
+        indices = not t.is_floating_point() and width > 1 and each
+        count = t.numel() if indices else len(t) if t.numel() % width else t.numel() // width
+        target, mask = target_of(context, (count, width), self.dtype, t.device)
+        if not self.targets_seen:
+            self._advise(target)
+        return self.signal_of(None, None, target, mask, ids), target
+
+    def output_shape(self, target: Tensor, context: BatchContext) -> tuple[int, ...]:
+        """The shape that the output of a pass will have, from its target as a matrix (R, C)."""
+        rows, width, t = *target.shape, context.target
+        assert t is not None
+        if len(self.shape) < 3:
+            return rows, width
+        if len(self.shape) == 3:
+            return len(t), rows // max(len(t), 1), width
+        return len(t), width, *(t.shape[1:] if t.dim() == len(self.shape) - 1 else t.shape[2:])
+
+    def signal_of(
+        self, e: Tensor | None, rows: Tensor | None, target: Tensor | None, mask: Tensor | None, ids: Tensor | None
+    ) -> Tensor:
+        """The signal from matrices of the error, the output and the target, without the rows that are not taught.
+
+        A signal that is a mean over the rows is then one over those that are left.
+        """
+        memory, stored = self.memory, None
+        if memory is not None and ids is not None and target is not None:
+            stored = memory.read(ids, target)
+        signal = self.direct.signal(SignalInputs(gradient=e, output=rows, target=target, memory=stored))
+        if mask is None or e is not None:
+            return signal
+        if not self.means:
+            return signal * mask
+        return signal * (mask * (len(mask) / mask.sum().clamp_min(1)).to(signal.dtype))
+
+    def late(self, e: Tensor, y: Tensor, context: BatchContext) -> Tensor:
+        """The signal of a pass that has run, from the gradient at its output y. For late signals only."""
+        rows, error, target = output_rows(y), output_rows(e), None
+        if self.by_target and context.target is not None:
+            target = as_matrix(context.target, rows)
+            if not self.targets_seen:
+                self._advise(target)
+        signal = self.signal_of(error if self.by_gradient else None, rows, target, None, None)
+        return signal if self.by_gradient else where_error(self.direct, signal, error)
+
+    def remember(self, y: Tensor, context: BatchContext, target: Tensor | None = None) -> None:
+        """Write this batch's errors to the memory although another signal (an anchor pass, `step`) did the teaching."""
+        if self.memory is not None and context.target is not None and context.ids is not None:
+            rows = output_rows(y.detach())
+            self.memory.write(context.ids, rows, as_matrix(context.target, rows) if target is None else target)
+
+    def signal_inputs(self, e: Tensor, y: Tensor, target: Tensor, ids: Tensor | None) -> SignalInputs:
+        """All that a signal could look at, from the gradient at the output, the output, and the batch."""
+        rows = output_rows(y.detach())
+        wanted = as_matrix(target, rows) if self.by_target else None
+        memory = self.memory.read(ids, wanted) if self.memory and ids is not None and wanted is not None else None
+        return SignalInputs(gradient=output_rows(e), output=rows, target=wanted, memory=memory)
+
+    def probe(self, call: Call, ports: Mapping[str, Tensor]) -> Callable[..., dict[str, Tensor]]:
+        """A function from `SignalInputs` and the output's shape to the teaching that each port would get.
+
+        Args:
+            call: the batch.
+            ports: by block, what the plain network has there.
+        """
+        ahead = self.forward_mode(call) if self.looks_ahead and self.stream is None else {}
+
+        def teachings(step: SignalInputs, output: Sequence[int]) -> dict[str, Tensor]:
+            plan, signal, found = self.whole_plan(), self.direct.signal(step), {}
+            with torch.no_grad():
+                for k, block in enumerate(self.blocks):
+                    if block in ports:
+                        h = ports[block]
+                        lesson = plan.lesson(k, signal, output, h.shape, h, ahead.get(block))
+                        parts = self.parts_of(block)
+                        found[block] = teaching(plan, k, lesson, parts, NO_CONTEXT, h.shape, parts_dtype(parts, h))
+            return found
+
+        return teachings
+
+    def _advise(self, target: Tensor) -> None:
+        if not torch.compiler.is_compiling():
+            self.targets_seen = True
+            advise_targets(self.direct, target, self.parts, self.ports)
+
+
+WHOLE_CHECKPOINT = (
+    "the whole network runs again in backward (activation checkpointing), which a delayed signal does not survive: "
+    "checkpoint parts of the network, not the network itself"
+)
+ONE_OUTPUT = (
+    "the network returns {count} outputs that are taught ({names}), and this signal is made from the target of one: "
+    "return one of them, detach() the others in the network's forward, or take a signal of the loss gradient, as dfa() does"
+)
+
+
+SHARED_HEAD = (
+    "several outputs come from one head, and this feedback runs the network in forward mode, where their columns cannot be "
+    "told apart: return one output, or take feedback without forward mode, as in dfa()"
+)
+
+
+def parts_dtype(parts: FeedbackTensors, h: Tensor) -> torch.dtype:
+    """The dtype of a teaching that is looked at: that of the feedback, not of a port in half precision."""
+    return parts[0].dtype if parts and parts[0].is_floating_point() else h.dtype

@@ -1,0 +1,171 @@
+"""Specs: what the feedback of each port must fit, and which dimension of a port is the batch: found, not assumed.
+
+Where sizes leave a doubt (a port without the output's batch in front, a width that equals the batch), the network runs
+once more with one sample more, and what grows is the batch. A sequence is told by a pass with one position less.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skipback.core.blocks import Layout, map_tensors, tensors
+from skipback.core.feedback import Feedback
+from skipback.core.records import PortSpec
+from skipback.core.rows import PER_SAMPLE, PlaceRows, PortRows, PositionRows, SpreadRows
+
+Shapes = dict[str, Tensor]
+"""By block, the port of one pass; under "" the output."""
+
+
+def specs(
+    net: nn.Module, layout: Layout, output: Sequence[int], feedback: Feedback, look: Callable[..., Shapes] | None
+) -> list[PortSpec]:
+    """What the feedback of each port must fit.
+
+    Args:
+        net: the network: dtype and device of the feedback are those of its first parameter.
+        layout: its blocks.
+        output: the shape of the joined output.
+        feedback: whether it shares positions.
+        look: runs the network on the example with its inputs changed by a function; `None` if there is none.
+
+    Raises:
+        ValueError: the batch of a port is not found, or is its only dimension.
+    """
+    like, doubt = next(net.parameters()), _Doubt(look, output)
+    readers = {cut.block: net.get_submodule(cut.module) for cut in layout.cuts if cut.before}
+    found = []
+    for segment in layout.segments[:-1]:
+        reader = readers.get(segment.block)
+        spec = spec_of(segment.block, segment.shape, output, like, feedback, doubt)
+        found.append(replace(spec, reader=reader.weight if isinstance(reader, nn.Linear) else None))
+    return found
+
+
+def spec_of(
+    block: str,
+    port: Sequence[int],
+    output: Sequence[int],
+    like: Tensor,
+    feedback: Feedback,
+    doubt: _Doubt | None = None,
+) -> PortSpec:
+    """The spec of one port (see `specs`)."""
+    rows = _rows(block, port, output, feedback, doubt or _Doubt(None, output))
+    return PortSpec(
+        name=block,
+        shape=rows.shape(port),
+        outputs=rows.outputs(output),
+        dtype=like.dtype,
+        device=like.device,
+        rows=rows,
+    )
+
+
+def _rows(block: str, port: Sequence[int], output: Sequence[int], feedback: Feedback, doubt: _Doubt) -> PortRows:
+    rows = doubt.batch(block, port) if output else None
+    if rows is None:
+        raise ValueError(
+            f"port {block!r} has shape {tuple(port)} and the output {tuple(output)}: the first dimension of both must "
+            "be the batch. Name other blocks with blocks=[...]"
+        )
+    if len(port) == 1:
+        raise ValueError(
+            f"port {block!r} has shape {tuple(port)}, one number per sample and no dimension for it: let the block "
+            f"return {(*port, 1)}, or name other blocks with blocks=[...]"
+        )
+    if rows != PER_SAMPLE:
+        return rows
+    if len(output) == 3 and len(port) > 2 and port[1] == output[1] and doubt.positions(block):
+        return PositionRows()
+    if len(output) > 3 and len(port) in (2, len(output)):
+        return PlaceRows()
+    return SpreadRows() if feedback.shares_positions and len(port) > 2 else PER_SAMPLE
+
+
+class _Doubt:
+    """Answers by further passes, each made when it is first asked for."""
+
+    def __init__(self, look: Callable[..., Shapes] | None, output: Sequence[int]) -> None:
+        self.look, self.output = look, tuple(output)
+        self.passes: dict[str, Shapes] = {}
+
+    def batch(self, block: str, port: Sequence[int]) -> PortRows | None:
+        """Where the batch of a port is; `None` if that is not found."""
+        count = self.output[0]
+        same = len(port) > 0 and port[0] == count
+        if same and count not in (*port[1:], *self.output[1:]):
+            return PER_SAMPLE
+        for dim in (0, 1):
+            more = self._pass(f"more{dim}", functools.partial(_longer, dim))
+            grown = _grown(self.output, more[""].shape) if more else None
+            if grown == (0, 1):
+                return self._of(port, more[block]) if block in more else None
+        return PER_SAMPLE if same and not self.passes.get("more0") else None
+
+    def _of(self, port: Sequence[int], longer: Tensor) -> PortRows | None:
+        found = _grown(port, longer.shape)
+        if found is None:
+            return None
+        dim, by = found
+        frames = port[dim] // self.output[0]
+        if port[dim] != frames * self.output[0] or by != frames:
+            return None
+        if frames == 1:
+            return PortRows(batch=dim) if dim else PER_SAMPLE
+        return PortRows(frames=frames) if dim == 0 and _is_sample_major(longer, frames) else None
+
+    def positions(self, block: str) -> bool:
+        """Whether port and output really share their second dimension, rather than by chance."""
+        less = self._pass("less", _shorter)
+        if not less or less[""].dim() != 3 or less[""].shape[1] == self.output[1]:
+            return True  # of one length only: the equal sizes are all that can be known
+        return block in less and less[block].dim() > 2 and less[block].shape[1] == less[""].shape[1]
+
+    def _pass(self, name: str, change: Callable[[Any], Any]) -> Shapes:
+        if name not in self.passes:
+            try:
+                self.passes[name] = {} if self.look is None else self.look(change)
+            except Exception:  # a network of fixed sizes may fail anywhere: then nothing is known
+                self.passes[name] = {}
+        return self.passes[name]
+
+
+def _grown(before: Sequence[int], after: Sequence[int]) -> tuple[int, int] | None:
+    """The one dimension that grew, and by how much."""
+    if len(before) != len(after):
+        return None
+    changed = [(i, b - a) for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+    return changed[0] if len(changed) == 1 else None
+
+
+def _longer(dim: int, tree: Any) -> Any:
+    """The first sample once more at the end of all inputs that have as many samples as the first one."""
+    first = next(iter(t for t in tensors(tree) if t.dim() > dim), None)
+    if first is None:
+        raise ValueError("no input has this dimension")
+    count = first.shape[dim]
+    return map_tensors(
+        tree, lambda t: torch.cat([t, t.narrow(dim, 0, 1)], dim) if t.dim() > dim and t.shape[dim] == count else t
+    )
+
+
+def _shorter(tree: Any) -> Any:
+    """One position less in all inputs that have as many as the first one."""
+    first = next(iter(t for t in tensors(tree) if t.dim() > 1), None)
+    if first is None or first.shape[1] < 2:
+        raise ValueError("no input has positions")
+    count = first.shape[1]
+    return map_tensors(tree, lambda t: t.narrow(1, 0, count - 1) if t.dim() > 1 and t.shape[1] == count else t)
+
+
+def _is_sample_major(port: Tensor, frames: int) -> bool:
+    """Whether the frames of one sample lie together: then those of the repeated sample equal the first ones."""
+    equal: bool = torch.allclose(port[-frames:], port[:frames], rtol=1e-3, atol=1e-5)
+    return equal and not bool((port[:frames] == port[frames : 2 * frames]).all())

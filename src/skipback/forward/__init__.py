@@ -1,0 +1,1 @@
+"""Forward mode: tangents of the ports and the output, for feedback and estimates that look at them."""

@@ -1,0 +1,1 @@
+"""Routes that are not the direct one: layerwise, perturbed, local losses, and anchors of plain backprop."""
