@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES := src tests benchmarks
 
-.PHONY: run quick test slow nets check format lint types floors clean
+.PHONY: run quick test slow nets zoo zoo-here check format lint types floors clean
 
 run: $(VENV)/.run  ## train several methods side by side on real data, then open the report
 	$(BIN)/skipback compare digits --out runs/digits --open
@@ -22,6 +22,12 @@ slow: $(VENV)/.test
 nets: $(VENV)/.test  ## prove 20,000 generated networks; writes results/generated.json
 	cd tests && ../$(BIN)/python -m generated --networks 20000
 
+zoo:  ## attach real architectures of other libraries; an environment of its own, as their pins are many
+	$(MAKE) VENV=.venv-zoo zoo-here
+
+zoo-here: $(VENV)/.zoo
+	$(BIN)/python -m pytest tests/zoo -m zoo -n 2 --max-worker-restart 99 --tb=line --zoo-table results/zoo.json
+
 check: $(VENV)/.check format lint types floors test  ## what CI runs
 
 format: $(VENV)/.check
@@ -37,7 +43,7 @@ floors: $(VENV)/.check  ## imports point down
 	$(BIN)/lint-imports
 
 clean:  ## also the runs
-	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-zoo runs dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # Stamps: an install is repeated only when the pins or the dependencies change.
 $(BIN)/python:
@@ -50,6 +56,10 @@ $(VENV)/.run: $(BIN)/python constraints.txt pyproject.toml
 
 $(VENV)/.test: $(VENV)/.run
 	$(PIP) -e '.[lab,test]'
+	touch $@
+
+$(VENV)/.zoo: $(VENV)/.test
+	$(PIP) -e '.[lab,test,zoo]'
 	touch $@
 
 $(VENV)/.check: $(VENV)/.test
