@@ -223,18 +223,22 @@ def _check_met(names: Sequence[str], seen: Reading) -> None:
 
 
 def _bare(seen: Reading) -> str:
-    """Why this network cannot be cut, if a block has several weight matrices that belong to no module; else ""."""
+    """Why this network cannot be cut, if a block has several weight matrices that belong to no module; else "".
+
+    Nor may the head have one before a matrix of a module's: a hidden layer would be trained by backprop.
+    """
     own = {id(p) for name in set(seen.run.calls) for p in seen.run.net.get_submodule(name).parameters()}
     names = {id(p): name for name, p in seen.run.net.named_parameters()}
     outputs = seen.run.behind(*seen.outputs.values())
     seen.bare = [p for block in [*seen.reached, outputs] for p in block.parameters if id(p) not in own]
-    for block in [*(seen.reached[k] for k in seen.hidden), outputs]:
+    head = seen.run.behind(*(t for name, t in seen.outputs.items() if not seen.is_local(name)), *seen.tops)
+    for block in [*(seen.reached[k] for k in seen.hidden), outputs, head]:
         bare = [names[id(p)] for p in block.mixed if id(p) not in own and id(p) in names]
-        if len(bare) > 1:
+        if len(bare) > 1 or (bare and block is head and head.stacked):
             return (
                 f"the weights {', '.join(map(repr, bare[:4]))} are used outside of the modules that this network calls "
                 "(bare parameters, functional_call, compiled, scripted or sharded layers), so nothing can be cut "
-                "between them and backprop would run through all: put each in an nn.Module that the network calls, "
+                "behind them and backprop would run through all: put each in an nn.Module that the network calls, "
                 "attach before compiling or sharding, or name the blocks with blocks=[...]"
             )
     return ""
