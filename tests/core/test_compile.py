@@ -241,3 +241,28 @@ def test_a_whole_graph_is_refused_in_eval_mode_too(name):
     learner = sb.attach(made(small, dtype=torch.float32), method(name), x, show=None).eval()
     with pytest.raises(Exception, match=OUTSIDE[name]):
         compiled(learner)(x)
+
+
+class TwoHeads(torch.nn.Module):
+    """Two outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.p, self.q = torch.nn.Linear(5, 4), torch.nn.Linear(4, 3), torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = torch.tanh(self.a(x))
+        return self.p(h), self.q(h)
+
+
+def test_several_outputs_keep_their_gradient():
+    net, x = made(TwoHeads), batch((5,))[0]
+    learner, found = sb.attach(net, sb.dfa(), x, show=None), []
+    for call in (learner, compiled(learner)):
+        learner.zero_grad()
+        p, q = call(x)
+        (p.pow(2).sum() + q.sum()).backward()
+        found.append({name: value.grad.clone() for name, value in net.named_parameters()})
+    for name, g in found[0].items():
+        torch.testing.assert_close(found[1][name], g)
+        assert g.any()

@@ -185,6 +185,24 @@ def test_weights_without_modules_are_refused(name):
         attached(made(Bare), CUTTING[name])
 
 
+class BareBelow(nn.Module):
+    """One weight without a module, before the last layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.out = nn.Parameter(torch.randn(16, 10)), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.out(torch.tanh(F.linear(x, self.w)))
+
+
+def test_a_hidden_weight_without_a_module_is_no_part_of_the_head():
+    with pytest.raises(
+        ValueError, match=r"weights 'w' are used outside of the modules .* backprop would run through all"
+    ):
+        attached(made(BareBelow))
+
+
 def test_a_scripted_network_is_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -278,6 +296,94 @@ def test_a_module_called_twice_is_taught_by_the_output_that_each_call_leads_to()
         h = torch.tanh(F.linear(x, net.a.weight, net.a.bias)).detach()
         wanted = wanted + ((one @ learner.feedback["a"]) * (1 - h**2)).T @ x
     torch.testing.assert_close(net.a.weight.grad, wanted, rtol=1e-9, atol=1e-12)
+
+
+class TwiceAfter(Twice):
+    """Cut after each module, the head too: what `b` reads is a view of what jumps over it."""
+
+    def __init__(self):
+        super().__init__()
+        self.b, self.o = nn.Linear(4, 5), nn.Linear(12, 3)
+
+    def one(self, x):
+        h = torch.tanh(self.a(x))
+        return self.o(torch.cat([h, torch.tanh(self.b(h[:, :4]))], 1))
+
+
+def test_a_head_that_is_cut_after_itself_and_called_twice_has_columns_once():
+    net, z = made(TwiceAfter), X.flip(1)
+    learner = attached(net, x=(X, z))
+    assert learner.feedback["a"].shape == (3, 7)
+    out = net(X, z)
+    (F.cross_entropy(out["first"], T) + F.cross_entropy(out["second"], T.flip(0))).backward()
+    e = error(out["first"]), error(out["second"], T.flip(0))
+    wanted = sum((one @ learner.feedback["a"]).T @ x for one, x in zip(e, (X, z), strict=True))
+    torch.testing.assert_close(net.a.weight.grad, wanted, rtol=1e-9, atol=1e-12)
+
+
+class SometimesTwice(Twice):
+    """Two calls of one head, of which one may leave a block out."""
+
+    drop = False
+
+    def __init__(self):
+        super().__init__()
+        self.b = nn.Linear(7, 7)
+        self.o = nn.Linear(7, 3)
+
+    def one(self, x):
+        h = torch.tanh(self.a(x))
+        h = h if self.drop and x[0, 0] == X[0, 0] else torch.tanh(self.b(h))
+        return self.o(h)
+
+
+def test_calls_of_one_head_in_another_order_are_refused():
+    net = made(SometimesTwice)
+    attached(net, x=(X, X.flip(1)))
+    net.drop = True
+    with pytest.raises(RuntimeError, match="not known which output each call leads to"):
+        net(X, X.flip(1))
+
+
+class Vectors(nn.Module):
+    """Two numbers per sample, each a vector (N,)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.p, self.q = nn.Linear(10, 7), nn.Linear(7, 1), nn.Linear(7, 1)
+
+    def forward(self, x):
+        h = torch.tanh(self.a(x))
+        return self.p(h).squeeze(1), self.q(h).squeeze(1)
+
+
+def test_several_vectors_are_columns():
+    net = made(Vectors)
+    learner = attached(net)
+    p, q = net(X)
+    (p.pow(2).sum() + 3 * q.sum()).backward()
+    e = torch.stack([2 * p, torch.full_like(p, 3)], 1).detach()
+    h = torch.tanh(F.linear(X, net.a.weight, net.a.bias)).detach()
+    wanted = ((e @ learner.feedback["a"]) * (1 - h**2)).T @ X
+    torch.testing.assert_close(net.a.weight.grad, wanted, rtol=1e-9, atol=1e-12)
+
+
+class Cell(nn.Module):
+    """A recurrent cell of two modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.x, self.h, self.out = nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = x.new_zeros(len(x), 4)
+        for one in x.unflatten(1, (2, 5)).unbind(1):
+            h = torch.tanh(self.x(one) + self.h(h))
+        return self.out(h)
+
+
+def test_all_states_of_a_cell_are_taught_by_one_matrix():
+    assert list(attached(made(Cell)).feedback) == ["h"]
 
 
 class WithLoss(nn.Module):

@@ -209,7 +209,9 @@ class Judge:
             found = oracle.teachings(signal, B, mark.shape, mark.form.batch, mark.form.group, rows)
             return torch.from_numpy(np.ascontiguousarray(found[0])) if found else None
 
-        return reference.cut(self.net, self.recipe, seen.batch, choice, seen.exact, errors, taught, hidden=reading.hidden)
+        return reference.cut(
+            self.net, self.recipe, seen.batch, choice, seen.exact, errors, taught, hidden=reading.hidden
+        )
 
 
 def hidden_parameters(net: nn.Module, recipe: Recipe) -> list[str]:

@@ -150,9 +150,8 @@ def _loop(step: Callable[[Owner, int, Tensor, Tensor], Tensor]) -> Callable[[Own
         for one in steps:
             h = step(owner, k, one, h)
             states.append(h)
-        tape.join()
-        tape.form(int(first))
-        return torch.stack(states, 0 if first else 1)
+        tape.form(int(first))  # on the trail of the last step: the states before it enter the next one
+        return tape.point(torch.stack(states, 0 if first else 1))
 
     return go
 

@@ -91,7 +91,9 @@ class Proof:
         found = compare.gradients_of(self.net)
         if one.kind == "step":
             found = {name: (state[name] - p.detach()) / RATE for name, p in self.net.named_parameters()}
-        self.judge(self.seen(batch, state, outputs, found, arrays(user.feedback()) | B))  # a new way may have new blocks
+        self.judge(
+            self.seen(batch, state, outputs, found, arrays(user.feedback()) | B)
+        )  # a new way may have new blocks
         if one.kind != "step":
             user.descend()
 
@@ -169,7 +171,7 @@ class Proof:
         """From which stage on weights are changed: no block may stand on both sides of it."""
         stages = self.recipe.stages
         k = 1 + self.recipe.seed % len(stages)
-        bare = any(s.layer.startswith("bare") for s in stages[k:])  # it may belong to the block below
+        bare = any(s.layer.startswith("bare") for s in stages[k - 1 :])  # of a block on both sides
         if self.judge.method in ("bp", "shallow") or self.recipe.tied or bare:
             return None
         low, high = (set(map(id, side.values())) for side in self.sides(k))

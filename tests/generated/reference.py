@@ -123,11 +123,11 @@ def cut(
     `hidden`: what lies behind a port is an output like others, and does not teach its block by its own gradient.
     """
     beyond = behind(plain, choice)
-    found = _taught(net, recipe, batch, choice, errors, taught, set(range(len(errors))) - beyond.keys())
+    found = _taught(net, recipe, batch, plain, choice, errors, taught, set(range(len(errors))) - beyond.keys())
     if hidden or not beyond:
         return found
     own = {mark.owner: mark.level for mark in beyond.values()}
-    beside = _taught(net, recipe, batch, {**choice, **own}, errors, None, set(beyond))
+    beside = _taught(net, recipe, batch, plain, {**choice, **own}, errors, None, set(beyond))
     return {name: _sum(found[name], beside[name]) for name in found}
 
 
@@ -135,12 +135,14 @@ def _taught(
     net: nn.Module,
     recipe: Recipe,
     batch: Batch,
+    plain: Exact,
     choice: Mapping[str, int],
     errors: Sequence[Tensor],
     taught: Taught | None,
     which: Set[int],
 ) -> Gradients:
-    with listening(Tape(frozenset(choice), choice), net) as tape:
+    tops = {(mark.owner, mark.call): mark.level for mark in plain.marks}  # the last one of each stays
+    with listening(Tape(frozenset(choice), choice, tops), net) as tape:
         outputs = unwrapped(run(net, batch))
     both = zip(teaching(recipe, outputs), errors, strict=True)
     ends = [(y, e) for k, ((_, y), e) in enumerate(both) if k in which]

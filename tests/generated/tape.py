@@ -59,6 +59,7 @@ class Tape:
     Attributes:
         blocks: names of the blocks; values that belong to none of them are not marked.
         choice: by block, the number of the candidate to cut at; `None` cuts nothing.
+        tops: by block and call, the number of its last candidate: a call that has fewer than others is cut there.
         marks: all candidates, in order.
         trail: the modules that the last value belongs to, and the number of the next candidate of each.
         form: of what is marked next.
@@ -70,6 +71,7 @@ class Tape:
 
     blocks: frozenset[str] = frozenset()
     choice: Mapping[str, int] | None = None
+    tops: Mapping[tuple[str, int], int] = field(default_factory=dict)
     marks: list[Mark] = field(default_factory=list)
     trail: dict[str, int] = field(default_factory=dict)
     form: Form = Form()
@@ -97,7 +99,10 @@ class Tape:
         mark = Mark(owner, level, self.calls[owner], self.form, tuple(value.shape), get_gradient_edge(value))
         self.marks.append(mark)
         flow = value
-        if self.choice is not None and self.choice.get(owner) == level:
+        if (
+            self.choice is not None
+            and min(self.choice.get(owner, -1), self.tops.get((owner, mark.call), level)) == level
+        ):
             mark.port, flow = value.clone(), value.detach().clone()  # what is written in place later is another tensor
         self.last[id(flow)] = mark
         self.kept.append(flow)

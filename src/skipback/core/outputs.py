@@ -124,8 +124,11 @@ class Outputs:
             return [y]
         spans = column_spans(shapes)
         if y.dim() == 2:
-            return [y[:, a:b].reshape(shape) for (a, b), shape in zip(spans, shapes, strict=True)]
-        return [y.narrow(_dim(shapes[0]), a, b - a) for a, b in spans]
+            parts = [y[:, a:b].reshape(shape) for (a, b), shape in zip(spans, shapes, strict=True)]
+        else:
+            parts = [y.narrow(_dim(shapes[0]), a, b - a) for a, b in spans]
+        # a compiler makes a view of the output again from what the output is a view of, which has no gradient
+        return [part.clone() for part in parts] if torch.compiler.is_compiling() else parts
 
     def _of_output(self, loss: Tensor, y: Tensor) -> Tensor:
         """A loss that was taken inside, attached to the connected output.

@@ -187,7 +187,7 @@ def _groups(seen: Reading, teaching: Sequence[str]) -> tuple[tuple[str, ...], ..
     """The outputs by what makes them: the parameters of the head, and the size."""
     found: dict[object, list[str]] = {}
     for name in teaching:
-        heads = [k for k in seen.behind[name].reads if seen.run.met[k].place.module in seen.heads]  # cut after themselves
+        heads = [k for k in seen.behind[name].reads if seen.run.met[k].place.module in seen.heads]
         graphs = [seen.behind[name], *(seen.reached[k] for k in heads)]
         made = frozenset(id(p) for graph in graphs for p in graph.parameters) or name
         found.setdefault((made, seen.outputs[name].shape[1:]), []).append(name)
@@ -223,18 +223,23 @@ def _check_met(names: Sequence[str], seen: Reading) -> None:
 
 
 def _bare(seen: Reading) -> str:
-    """Why backprop could not be kept out: weight matrices of no module in one block, or a head of several; else ""."""
+    """Why backprop could not be kept out of a hidden layer; empty if it can.
+
+    Several weight matrices in one block belong to no module, or one does before a matrix of the head, or the network
+    is all head, of several matrices.
+    """
     own = {id(p) for name in set(seen.run.calls) for p in seen.run.net.get_submodule(name).parameters()}
     names = {id(p): name for name, p in seen.run.net.named_parameters()}
     outputs = seen.run.behind(*seen.outputs.values())
     seen.bare = [p for block in [*seen.reached, outputs] for p in block.parameters if id(p) not in own]
-    for block in [*(seen.reached[k] for k in seen.hidden), outputs]:
+    head = seen.run.behind(*(t for name, t in seen.outputs.items() if not seen.is_local(name)), *seen.tops)
+    for block in [*(seen.reached[k] for k in seen.hidden), outputs, head]:
         bare = [names[id(p)] for p in block.mixed if id(p) not in own and id(p) in names]
-        if len(bare) > 1:
+        if len(bare) > 1 or (bare and block is head and head.stacked):
             return (
                 f"the weights {', '.join(map(repr, bare[:4]))} are used outside of the modules that this network calls "
                 "(bare parameters, functional_call, compiled, scripted or sharded layers), so nothing can be cut "
-                "between them and backprop would run through all: put each in an nn.Module that the network calls, "
+                "behind them and backprop would run through all: put each in an nn.Module that the network calls, "
                 "attach before compiling or sharding, or name the blocks with blocks=[...]"
             )
     weights = [names[id(p)] for p in outputs.parameters if sum(size > 1 for size in p.shape) > 1 and id(p) in names]

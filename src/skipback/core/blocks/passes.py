@@ -30,12 +30,14 @@ class Behind:
         operations: the nodes of the autograd graph on the way to them.
         reads: the numbers of the ports that these tensors are computed from.
         mixed: those of the parameters that multiply an activity as a matrix or a kernel.
+        stacked: those of them whose product goes on to a product with another one.
     """
 
     parameters: tuple[nn.Parameter, ...]
     operations: frozenset[Node]
     reads: frozenset[int]
     mixed: tuple[nn.Parameter, ...] = ()
+    stacked: tuple[nn.Parameter, ...] = ()
 
 
 def behind(starts: Iterable[Tensor], ends: Mapping[Node, int] | None = None) -> Behind:
@@ -69,25 +71,34 @@ def behind(starts: Iterable[Tensor], ends: Mapping[Node, int] | None = None) -> 
                 readers[parent].append(node)
     leaves = list(parameters.values())
     operations = frozenset(_up(leaves, readers)) - frozenset(leaves)
-    mixed = tuple(p for p, leaf in parameters.items() if p.dim() > 1 and _mixes(leaf, readers))
-    return Behind(tuple(parameters), operations, frozenset(reads), mixed)
+    found = {p: _product(leaf, readers) for p, leaf in parameters.items() if p.dim() > 1}
+    products = {p: node for p, node in found.items() if node is not None}
+    return Behind(tuple(parameters), operations, frozenset(reads), tuple(products), _stacked(products, readers))
 
 
 _VIEWS = ("T", "Transpose", "Permute", "View", "UnsafeView", "Expand", "Unsqueeze", "Squeeze", "Clone", "ToCopy")
 _PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Mv", "Addmv", "Convolution", "Linear", "Bilinear", "Addbmm")
 
 
-def _mixes(leaf: Node, readers: Mapping[Node, Sequence[Node]]) -> bool:
-    """Whether a matrix product or a convolution reads this parameter, or a view of it."""
+def _stacked(products: Mapping[nn.Parameter, Node], readers: Mapping[Node, Sequence[Node]]) -> tuple[nn.Parameter, ...]:
+    """The parameters whose product another one's product is computed from."""
+    nodes = set(products.values())
+    return tuple(
+        p for p, node in products.items() if len(nodes) > 1 and not nodes.isdisjoint(_up([node], readers) - {node})
+    )
+
+
+def _product(leaf: Node, readers: Mapping[Node, Sequence[Node]]) -> Node | None:
+    """The matrix product or convolution that reads this parameter, or a view of it."""
     stack = list(readers[leaf])
     while stack:
         node = stack.pop()
         name = node.name().partition("Backward")[0]
         if name.startswith(_PRODUCTS):
-            return True
+            return node
         if name in _VIEWS:
             stack.extend(readers[node])
-    return False
+    return None
 
 
 def _up(leaves: Iterable[Node], readers: Mapping[Node, Sequence[Node]]) -> set[Node]:
