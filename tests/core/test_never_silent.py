@@ -795,7 +795,34 @@ class AllHead(nn.Module):
 
 def test_a_network_that_is_all_head_is_refused():
     x = torch.randn(2, 5, 4)
-    with pytest.raises(ValueError, match=r"cannot be cut between its weights 'cell\.weight_ih_l0', .* all head"):
+    with pytest.raises(ValueError, match=r"cannot be cut between its weights 'cell\.weight_.* all head"):
         sb.attach(AllHead(), sb.dfa(), example=x)
     sb.attach(AllHead(), sb.bp(), example=x)  # cuts nothing, and need not
     sb.attach(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), sb.dfa(), example=x)  # one weight: its delta rule
+
+
+class Normed(nn.Module):
+    """A block that begins with its norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.conv = nn.GroupNorm(1, 8), nn.Conv2d(8, 8, 3)
+
+    def forward(self, x):
+        return self.conv(self.norm(x))
+
+
+def test_a_group_norm_in_channels_last_memory_does_not_crash():
+    """Backward of torch's group norm did, without the gradient of its input."""
+    layers = nn.Conv2d(3, 8, 3), Normed(), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)
+    net, x = nn.Sequential(*layers).double(), torch.randn(8, 3, 6, 6, dtype=torch.float64)
+    found = []
+    for form in (torch.contiguous_format, torch.channels_last):
+        learner = attached(net.to(memory_format=form), sb.dfa(), x=x.to(memory_format=form))
+        assert learner.layout.places["1"].contiguous
+        net.zero_grad()
+        F.cross_entropy(net(x.to(memory_format=form)), T).backward()
+        found.append([p.grad.clone() for p in net.parameters()])
+        learner.detach()
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)

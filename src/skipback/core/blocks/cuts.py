@@ -22,12 +22,15 @@ class Place:
         before: cut what enters it, rather than what leaves it.
         in_place: detach the tensor itself, so that all its readers get the detached value, also a skip connection.
         copy: what flows on is written in place later, so it must not share the port's memory.
+        contiguous: what flows on is made contiguous. Backward of torch's group norm on the CPU crashes for an input
+            in channels_last memory whose gradient is not asked for.
     """
 
     module: str
     before: bool
     in_place: bool = False
     copy: bool = False
+    contiguous: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,7 +125,8 @@ def _layout(seen: Reading, frozen: frozenset[int], *, named: bool) -> Layout:
     _check_output(seen, teaching)
     written = {met.place.module for met in seen.run.met if met.flow._version > (met.version if met.flow.is_leaf else 0)}
     kept = [place for place in seen.places if place.module not in seen.heads]
-    places = {place.module: replace(place, copy=place.module in written) for place in kept}
+    norms = _before_group_norm(seen)
+    places = {p.module: replace(p, copy=p.module in written, contiguous=p.module in norms) for p in kept}
     single = len(teaching) == 1
     kept_ports = [k for k, met in enumerate(seen.run.met) if met.place.module in places]
     leads = _leads(seen, teaching)
@@ -147,6 +148,13 @@ def _layout(seen: Reading, frozen: frozenset[int], *, named: bool) -> Layout:
         named=named,
         bare=frozenset(id(p) for p in seen.bare),
     )
+
+
+def _before_group_norm(seen: Reading) -> set[str]:
+    """The modules at whose cuts a block begins that has a group norm."""
+    groups = [*seen.reached, *seen.behind.values()]
+    normed = [g for g in groups if any(type(n).__name__.startswith("NativeGroupNorm") for n in g.operations)]
+    return {seen.run.met[k].place.module for group in normed for k in group.reads}
 
 
 def _calls(seen: Reading, k: int, places: Mapping[str, Place]) -> int:

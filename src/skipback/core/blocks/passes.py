@@ -223,6 +223,8 @@ class Pass:
             flow = t.detach().requires_grad_().clone()
         else:
             flow = t.detach().clone() if place.copy else t.detach()
+        if place.contiguous:
+            flow = flow.contiguous()
         if self.traced:
             self.ends[_start(flow)] = len(self.met)
         if not compiling:
