@@ -3,7 +3,7 @@
     teaching_l = S B_l        S (N, C) the signal, B_l (C, *P) the feedback of port l
 
 C counts the numbers of all outputs that teach, side by side, in the order in which the network returns them; outputs of
-one maker (a head that is called twice) share columns, and their errors add up where a port leads to both.
+one maker (a head that is called twice) share columns, and their signals add up where a port leads to both.
 """
 
 from __future__ import annotations
@@ -37,12 +37,10 @@ class Reading:
             whose errors are sent. Else its gradient stays in that block, as does that of one before the port.
         led_to: whether a port learns only from the heads that it leads to. Of the outputs of one head it never learns
             from those that it does not lead to, as long as it leads to one: they belong to another call.
-        by_place: whether a mean signal is divided by the number of places, or of samples.
     """
 
     hidden: bool = False
     led_to: bool = False
-    by_place: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,21 +54,29 @@ class Sent:
 def sent(
     method: str, errors: Sequence[Error], reading: Reading, given: Mapping[str, Any], leads: Sequence[bool]
 ) -> Sent:
-    """The signal of a method, for a port that leads to the outputs for which `leads` is true."""
+    """The signal of all outputs side by side, for a port that leads to the outputs for which `leads` is true."""
     used = [(error, led) for error, led in zip(errors, leads, strict=True) if reading.hidden or not error.hidden]
+    placed = _side_by_side([_channels_last(error.e) for error, _ in used])
+    if placed is None:
+        joined = np.concatenate([error.e.reshape(len(error.e), -1) for error, _ in used], 1)
+        return Sent(_taught_columns(_signal(method, joined, given), used, reading), None)
+    taught = _taught_columns(_signal(method, placed, given), used, reading)
+    return Sent((np.moveaxis(taught, -1, 1) if taught.ndim == 4 else taught).reshape(len(taught), -1), taught)
+
+
+def _taught_columns(signal: Array, used: Sequence[tuple[Error, bool]], reading: Reading) -> Array:
+    """The signal of all outputs, with columns once for each maker: what it does not teach is left out of the sum."""
     reached = {error.maker for error, led in used if led}
     by_maker: dict[str, Array] = {}
+    start = 0
     for error, led in used:
+        e = _channels_last(error.e)
+        width = e.shape[-1] if signal.ndim > 2 else e[0].size
+        part, start = signal[..., start : start + width], start + width
         learns = led or not (error.maker in reached or reading.led_to)
-        before = by_maker.get(error.maker, np.zeros_like(error.e))
-        by_maker[error.maker] = before + error.e if learns else before
-    placed = _side_by_side([_channels_last(e) for e in by_maker.values()])
-    flat = _flat(list(by_maker.values()), placed)
-    count = placed[..., 0].size if placed is not None and reading.by_place else len(flat)
-    return Sent(
-        _signal(method, flat, given, count, placed=False),
-        None if placed is None else _signal(method, placed, given, count, placed=True),
-    )
+        before = by_maker.get(error.maker, np.zeros_like(part))
+        by_maker[error.maker] = before + part if learns else before
+    return np.concatenate(list(by_maker.values()), -1)
 
 
 def _channels_last(e: Array) -> Array:
@@ -83,35 +89,16 @@ def _side_by_side(outputs: Sequence[Array]) -> Array | None:
     return np.concatenate(outputs, -1) if len(leads) == 1 and outputs[0].ndim > 2 else None
 
 
-def _flat(outputs: Sequence[Array], placed: Array | None) -> Array:
-    """A row of numbers per sample: outputs (N, T, C) that share T are side by side at each of its places."""
-    if placed is not None and placed.ndim == 3:
-        return placed.reshape(len(placed), -1)
-    return np.concatenate([e.reshape(len(e), -1) for e in outputs], 1)
-
-
-def _signal(method: str, e: Array, given: Mapping[str, Any], count: int, *, placed: bool) -> Array:
+def _signal(method: str, e: Array, given: Mapping[str, Any]) -> Array:
+    """The signal of an error (N, *places, C): a row is a place, and a mean is over the rows."""
     if method == "sdfa":
-        return np.sign(e) / count
+        return np.sign(e) / e[..., 0].size
     if method == "ternary_dfa":
-        rows = e.reshape(-1, e.shape[-1]) if placed else e
-        large = np.abs(rows) > 0.1 * np.abs(rows).max(1, keepdims=True)
-        return (np.sign(rows) * large).reshape(e.shape)
-    if method in ("drtp", "f3"):
-        return _known(given["rows"], e, count)
+        return np.sign(e) * (np.abs(e) > 0.1 * np.abs(e).max(-1, keepdims=True))
+    if method in ("drtp", "f3"):  # known before the error: over the rows whose error is not exactly 0
+        kept = (e != 0).any(-1, keepdims=True)
+        return given["rows"] * kept / max(kept.sum(), 1)
     return e
-
-
-def _known(rows: Array, e: Array, count: int) -> Array:
-    """A signal (N, *places, C) that was known before the error, over the rows whose error is not exactly 0.
-
-    Its mean is over those rows, as the gradient of a mean loss that leaves rows out is.
-    """
-    first = rows.ndim == 4 and e.ndim == 2  # an image's numbers lie channels first in a row per sample
-    each = np.moveaxis(e.reshape(len(rows), rows.shape[-1], *rows.shape[1:-1]), 1, -1) if first else e
-    kept = (each.reshape(rows.shape) != 0).any(-1, keepdims=True)
-    taught = rows * kept / max(kept.sum() if count > len(rows) else kept.reshape(len(rows), -1).any(1).sum(), 1)
-    return (np.moveaxis(taught, -1, 1) if first else taught).reshape(e.shape)
 
 
 @dataclass

@@ -91,7 +91,7 @@ def test_the_reference_alone_is_direct_feedback_by_hand():
     taught = {"s0_layer": torch.randn(4, 4).double(), "s1_layer": torch.randn(4, 4).double()}
     errors = reference.errors_of(recipe, plain.outputs, batch)
     choice = {"s0_layer": 1, "s1_layer": 1}
-    found = reference.cut(net, recipe, batch, choice, plain, errors, lambda mark: taught[mark.owner])
+    found = reference.cut(net, recipe, batch, choice, plain, errors, lambda mark: taught[mark.owner], hidden=False)
     h1 = torch.tanh(F.linear(batch.x, net.s0_layer.weight, net.s0_layer.bias))
     h2 = torch.tanh(F.linear(h1, net.s1_layer.weight, net.s1_layer.bias))
     wanted = {
