@@ -31,7 +31,7 @@ def pytest_runtest_logreport(report):
 
 def pytest_terminal_summary(terminalreporter, config):
     path = config.getoption("--zoo-table", None)
-    if not VERDICTS:
+    if not VERDICTS or hasattr(config, "workerinput"):  # a worker of xdist has seen a part
         return
     found = table.rows(VERDICTS)
     terminalreporter.write_line(table.markdown(found))

@@ -17,6 +17,8 @@ N = 6
 """Samples in a batch: no other size is 6, so that no shape fits by chance."""
 CLASSES = 10
 
+WAYS = ("dfa", "shallow", "drtp", "f3", "labels")
+"""How an architecture is trained; "labels" is dfa, where the network computes the loss itself."""
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 _PREDICTIONS = ("logits", "prediction_logits", "prediction_outputs", "out", "last_hidden_state")
 

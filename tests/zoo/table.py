@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from entries import WAYS
 
 from skipback.lab import machine
 
@@ -25,12 +26,14 @@ def rows(verdicts: Iterable[Row]) -> list[Row]:
         key = verdict["library"], verdict["name"]
         row = found.setdefault(key, {"library": key[0], "name": key[1], "ways": {}})
         row["ways"][verdict["way"]] = rest
+    for row in found.values():  # processes end their tests in any order
+        row["ways"] = {way: row["ways"][way] for way in WAYS if way in row["ways"]}
     return [found[key] for key in sorted(found)]
 
 
 def counts(table: Sequence[Row]) -> dict[str, dict[str, int]]:
     """How many are taught, refused and wrong, by way of training."""
-    ways = dict.fromkeys(way for row in table for way in row["ways"])
+    ways = [way for way in WAYS if any(way in row["ways"] for row in table)]
     return {way: dict(Counter(row["ways"][way]["verdict"] for row in table if way in row["ways"])) for way in ways}
 
 
