@@ -180,8 +180,7 @@ class Judge:
         errors, counts = seen.exact.errors, {len(b) for b in seen.B.values()}
         hidden = [False, True] if any(e.hidden for e in errors) and self.method not in EARLY else [False]
         led_to = [False, True] if len(errors) > 1 else [False]
-        placed = [True, False] if any(e.e.ndim > 2 for e in errors) else [True]
-        for one in itertools.product(hidden, led_to, placed):
+        for one in itertools.product(hidden, led_to):
             reading = Reading(*one)
             signal = oracle.sent(self.method, errors, reading, {"rows": seen.rows}, [True] * len(errors))
             widths = {signal.flat.shape[1]} | ({signal.placed.shape[-1]} if signal.placed is not None else set())
@@ -209,9 +208,8 @@ class Judge:
             found = oracle.teachings(signal, B, mark.shape, mark.form.batch, mark.form.group, rows)
             return torch.from_numpy(np.ascontiguousarray(found[0])) if found else None
 
-        return reference.cut(
-            self.net, self.recipe, seen.batch, choice, seen.exact, errors, taught, hidden=reading.hidden
-        )
+        plain, hidden = seen.exact, reading.hidden
+        return reference.cut(self.net, self.recipe, seen.batch, choice, plain, errors, taught, hidden=hidden)
 
 
 def hidden_parameters(net: nn.Module, recipe: Recipe) -> list[str]:

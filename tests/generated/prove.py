@@ -91,9 +91,7 @@ class Proof:
         found = compare.gradients_of(self.net)
         if one.kind == "step":
             found = {name: (state[name] - p.detach()) / RATE for name, p in self.net.named_parameters()}
-        self.judge(
-            self.seen(batch, state, outputs, found, arrays(user.feedback()) | B)
-        )  # a new way may have new blocks
+        self.judge(self.seen(batch, state, outputs, found, arrays(user.feedback()) | B))  # some may be new
         if one.kind != "step":
             user.descend()
 

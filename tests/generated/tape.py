@@ -99,10 +99,8 @@ class Tape:
         mark = Mark(owner, level, self.calls[owner], self.form, tuple(value.shape), get_gradient_edge(value))
         self.marks.append(mark)
         flow = value
-        if (
-            self.choice is not None
-            and min(self.choice.get(owner, -1), self.tops.get((owner, mark.call), level)) == level
-        ):
+        top = self.tops.get((owner, mark.call), level)
+        if self.choice is not None and min(self.choice.get(owner, -1), top) == level:
             mark.port, flow = value.clone(), value.detach().clone()  # what is written in place later is another tensor
         self.last[id(flow)] = mark
         self.kept.append(flow)

@@ -1,4 +1,4 @@
-"""The user: attaches a method to a generated network and trains it in one of people's ways. Checks nothing."""
+"""The user: attaches a method to a generated network and trains it as people do. Checks nothing."""
 
 from __future__ import annotations
 
