@@ -266,3 +266,24 @@ def test_several_outputs_keep_their_gradient():
     for name, g in found[0].items():
         torch.testing.assert_close(found[1][name], g)
         assert g.any()
+
+
+class WithLoss(torch.nn.Module):
+    """The loss is taken inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.p = torch.nn.Linear(5, 4), torch.nn.Linear(4, 3)
+
+    def forward(self, x, labels):
+        y = self.p(torch.tanh(self.a(x)))
+        return F.cross_entropy(y, labels), y
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler's, as it breaks
+def test_a_loss_that_a_compiled_network_takes_is_refused():
+    """The compiler falls back at the refusal, and the loss would get no gradient at all."""
+    net, x, t = made(WithLoss), batch((5,))[0], torch.arange(8) % 3
+    learner = sb.attach(net, sb.dfa(), (x, t), show=None)
+    with pytest.raises(RuntimeError, match="is compiled and takes its loss itself"):
+        torch.compile(learner, backend="aot_eager")(x, t)[0].backward()

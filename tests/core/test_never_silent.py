@@ -345,6 +345,26 @@ def test_calls_of_one_head_in_another_order_are_refused():
         net(X, X.flip(1))
 
 
+class ByChance(nn.Module):
+    """A block that runs in every second pass in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.o, self.passes = nn.Linear(10, 7), nn.Linear(7, 7), nn.Linear(7, 3), 0
+
+    def forward(self, x):
+        h, self.passes = torch.tanh(self.a(x)), self.passes + self.training
+        return self.o(torch.tanh(self.b(h)) if self.passes % 2 == 0 else h)
+
+
+def test_a_block_that_forward_mode_did_not_run_is_refused():
+    net = made(ByChance).eval()
+    learner = attached(net, sb.grape())
+    learner.train()
+    with pytest.raises(RuntimeError, match=r"block '.' ran in this forward pass, but not in that of forward mode"):
+        net(X)
+
+
 class Vectors(nn.Module):
     """Two numbers per sample, each a vector (N,)."""
 

@@ -180,4 +180,6 @@ def _kind(case: Case, recipe: Recipe, kind: str, *, last: bool) -> str:
         return "backward"
     if kind == "create_graph" and case.method in ("bp", "shallow"):
         return "backward"
+    if kind in ("create_graph", "twice") and case.compile != "no":
+        return "backward"  # the compiler's own backward runs once
     return "backward" if kind in ("twice", "rows") and recipe.loss else kind

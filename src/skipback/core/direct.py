@@ -238,7 +238,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             context=context,
             ports=ports,
             parts=parts,
-            ahead=[ahead[spec.name] for spec in way.plan.ports] if ahead else (),
+            ahead=_in_order(ahead, way.plan) if ahead else (),
             first=None if compiling or self.error_seen else self.look,
         )
 
@@ -432,6 +432,22 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         if not torch.compiler.is_compiling():
             self.targets_seen = True
             advise_targets(self.direct, target, self.parts, self.ports)
+
+
+def _in_order(ahead: Mapping[str, Tensor], plan: Plan) -> list[Tensor]:
+    """What forward mode found for each port of a pass.
+
+    Raises:
+        RuntimeError: the passes of forward mode took another way.
+    """
+    missing = [spec.name for spec in plan.ports if spec.name not in ahead]
+    if missing:
+        raise RuntimeError(
+            f"block {missing[0]!r} ran in this forward pass, but not in that of forward mode, which this feedback sees "
+            "and which comes first: the network chooses by chance which layers run, so take feedback without forward "
+            "mode, as in dfa()"
+        )
+    return [ahead[spec.name] for spec in plan.ports]
 
 
 WHOLE_CHECKPOINT = (

@@ -137,9 +137,7 @@ class Outputs:
             RuntimeError: it is not a function of the outputs alone.
         """
         if torch.compiler.is_compiling():
-            raise RuntimeError(
-                "the network takes its loss itself: compile it without skipback, or return the prediction"
-            )
+            raise RuntimeError(COMPILED_LOSS)
         ends = {t.grad_fn: 0 for t in self.teaching if t.grad_fn is not None}
         found = behind([loss], ends)
         if found.parameters:
@@ -149,10 +147,18 @@ class Outputs:
                 "outside of the network, and add the other term there"
             )
         grads = torch.autograd.grad(loss, self.teaching, retain_graph=True, allow_unused=True)
+        if all(g is None for g in grads):  # a compiler's graph makes both at once
+            raise RuntimeError(COMPILED_LOSS)
         parts = [torch.zeros_like(t) if g is None else g for g, t in zip(grads, self.teaching, strict=True)]
         e = self.joined(parts)
         result: Tensor = _LossOf.apply(loss.detach(), e, y)  # type: ignore[no-untyped-call]
         return result
+
+
+COMPILED_LOSS = (
+    "the network is compiled and takes its loss itself, whose gradient at its outputs is not known then: return the "
+    "prediction alone, or run the network without compiling it"
+)
 
 
 class _LossOf(torch.autograd.Function):
