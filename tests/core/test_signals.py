@@ -236,5 +236,5 @@ def test_what_a_delayed_signal_cannot_store_is_refused_with_what_to_write_instea
 @pytest.mark.parametrize("target", [torch.tensor([2, 0]), torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.randn(2, 3)])
 def test_a_target_is_a_matrix_of_the_type_of_the_output(target):
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        assert matrix_of(target, (2, 3), dtype, torch.device("cpu")).dtype == dtype
+        assert matrix_of(target, (2, 3), dtype, torch.device("cpu"))[0].dtype == dtype
         assert as_matrix(target, torch.zeros(2, 3, dtype=dtype)).dtype == dtype

@@ -35,7 +35,7 @@ _NOTHING, _NATIVE = contextlib.nullcontext(), onednn.native_matmul()
 
 
 @dataclass
-class Run:
+class StepRun:
     """One step in progress.
 
     Attributes:

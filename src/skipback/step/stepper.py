@@ -23,7 +23,7 @@ from skipback.step.checks import check_taught, meets_each_block_once, needs_back
 from skipback.step.compiled import Compiler
 from skipback.step.forms import release
 from skipback.step.ranks import Ranks
-from skipback.step.run import Run
+from skipback.step.run import StepRun
 from skipback.update import Update
 
 
@@ -80,7 +80,7 @@ class Stepper:
             averaged = self.ranks.open(update, self.net, () if self.direct is None else self.direct.parts.values())
         try:
             with torch.no_grad():
-                run = Run(self, self.direct, averaged or update, context, compiler, device, cast)
+                run = StepRun(self, self.direct, averaged or update, context, compiler, device, cast)
                 value = run(args, t, loss)
                 if averaged is None:
                     update.finish()

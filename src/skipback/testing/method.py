@@ -18,7 +18,7 @@ from skipback.update import Update
 
 CLASSES, SAMPLES = 4, 8
 Build = Callable[[], nn.Module]
-Gradients = dict[str, Tensor]
+NamedGradients = dict[str, Tensor]
 
 
 class Functional(nn.Module):
@@ -106,13 +106,15 @@ class _Case:
         self._copies()
         self._step()
 
-    def taught(self, learner: Learner, ids: slice | Tensor = slice(0, SAMPLES), *, scale: float = 1.0) -> Gradients:
+    def taught(
+        self, learner: Learner, ids: slice | Tensor = slice(0, SAMPLES), *, scale: float = 1.0
+    ) -> NamedGradients:
         """The gradients of one pass."""
         learner.zero_grad()
         _backward(learner, self.x[ids], self.t[ids], torch.arange(2 * SAMPLES)[ids], scale)
         return {name: p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
 
-    def alike(self, found: Gradients, expected: Gradients, sentence: str, *, within: float = 1e-9) -> None:
+    def alike(self, found: NamedGradients, expected: NamedGradients, sentence: str, *, within: float = 1e-9) -> None:
         """The law that gradients are the same."""
         law(found.keys() == expected.keys(), f"{self.what}: {sentence}: {sorted(found)} instead of {sorted(expected)}")
         for name, g in expected.items():
