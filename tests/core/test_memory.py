@@ -431,8 +431,8 @@ def test_tools_that_look_tensors_up_by_their_keys_find_them():
     before = copy.deepcopy(learner.memory.state_dict())
     torch.func.functional_call(learner, given, (x,), {"target": t, "ids": ids})
     assert same(before, learner.memory.state_dict())
-    assert given["direct.memory.seen"].all()
-    assert bool(given["direct.memory.prints"].all())
+    assert given["route.memory.seen"].all()
+    assert bool(given["route.memory.prints"].all())
 
 
 # --------------------------------------------------------------------------------------- rows that were not taught
