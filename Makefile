@@ -34,7 +34,7 @@ format: $(VENV)/.check
 	$(BIN)/ruff format --check $(SOURCES)
 
 lint: $(VENV)/.check
-	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff check --no-cache $(SOURCES)
 
 types: $(VENV)/.check
 	$(BIN)/mypy

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
+import lookalikes
 import nets
 import pytest
 import torch
 import torch.nn.functional as F
-import zoo
 from nets import C, gradients, logits, made, same
 from torch import nn
 
@@ -34,12 +34,14 @@ def works(name, method):
     return not (name == "gcn_sparse" and method in ("fdfa", "fg_a"))
 
 
-PAIRS = [(name, method) for name in zoo.CASES for method in METHODS if works(name, method)]
-every_net = pytest.mark.parametrize("name", zoo.CASES)
+PAIRS = [(name, method) for name in lookalikes.CASES for method in METHODS if works(name, method)]
+every_net = pytest.mark.parametrize("name", lookalikes.CASES)
 
 
 def labels(case):
-    return torch.arange(N * zoo.T).reshape(N, zoo.T) % zoo.V if case.tokens else torch.arange(N) % C
+    return (
+        torch.arange(N * lookalikes.T).reshape(N, lookalikes.T) % lookalikes.V if case.tokens else torch.arange(N) % C
+    )
 
 
 def example(case):
@@ -48,7 +50,7 @@ def example(case):
 
 
 def attached(name, method="dfa"):
-    case = zoo.CASES[name]
+    case = lookalikes.CASES[name]
     return sb.attach(made(case.build), METHODS[method], example(case), show=None)
 
 
@@ -100,7 +102,7 @@ def tensors_in(tree):
 
 @every_net
 def test_the_blocks_are_these(name):
-    case, learner = zoo.CASES[name], attached(name)
+    case, learner = lookalikes.CASES[name], attached(name)
     assert [s.block for s in learner.layout.segments] == list(case.blocks)
     assert {cut.before for cut in learner.layout.cuts} == {not case.after}
     by_id = {id(p): n for n, p in learner.net.named_parameters()}
@@ -111,7 +113,7 @@ def test_the_blocks_are_these(name):
 
 @pytest.mark.parametrize(("name", "method"), PAIRS)
 def test_every_parameter_is_taught(name, method):
-    case, learner = zoo.CASES[name], attached(name, method)
+    case, learner = lookalikes.CASES[name], attached(name, method)
     still = case.still + (case.shifts if method in ("fa", "kp") else ())
     run(learner, case)[1].backward()
     for parameter, g in gradients(learner.net).items():
@@ -124,7 +126,7 @@ def test_every_parameter_is_taught(name, method):
 @every_net
 def test_a_block_gets_the_derivative_of_its_port_along_the_teaching(name):
     """By autograd on the plain network, from the port alone: no matter what other blocks do."""
-    case, learner = zoo.CASES[name], attached(name)
+    case, learner = lookalikes.CASES[name], attached(name)
     plain = made(case.build)
     seen, handles = ports(learner.net, case, learner.layout)
     run(learner, case)[1].backward()
@@ -142,9 +144,9 @@ def test_a_block_gets_the_derivative_of_its_port_along_the_teaching(name):
             torch.testing.assert_close(found[n], g, rtol=1e-9, atol=1e-12, msg=lambda m, n=n: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("name", [name for name, case in zoo.CASES.items() if not case.tokens])
+@pytest.mark.parametrize("name", [name for name, case in lookalikes.CASES.items() if not case.tokens])
 def test_the_teaching_is_the_error_times_the_feedback(name):
-    case, learner = zoo.CASES[name], attached(name)
+    case, learner = lookalikes.CASES[name], attached(name)
     seen, _ = ports(learner.net, case, learner.layout)
     y, loss = run(learner, case)
     loss.backward()
@@ -153,29 +155,29 @@ def test_the_teaching_is_the_error_times_the_feedback(name):
         torch.testing.assert_close(seen[f"{block} taught"].flatten(1), e @ B.flatten(1), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name, case in zoo.CASES.items() if case.tokens])
+@pytest.mark.parametrize("name", [name for name, case in lookalikes.CASES.items() if case.tokens])
 @pytest.mark.parametrize("method", ["dfa", "drtp", "f3"])
 def test_each_position_is_taught_by_its_own_error_through_one_feedback(name, method):
     """B is (V, D) for all positions of a sequence: the teaching at a position knows the others' errors not at all."""
-    case, learner = zoo.CASES[name], attached(name, method)
+    case, learner = lookalikes.CASES[name], attached(name, method)
     seen, _ = ports(learner.net, case, learner.layout)
     y, loss = run(learner, case)
     loss.backward()
-    one_hot = F.one_hot(labels(case), zoo.V).to(y)
+    one_hot = F.one_hot(labels(case), lookalikes.V).to(y)
     sent = {
-        "dfa": (torch.softmax(y.detach(), -1) - one_hot) / (N * zoo.T),
-        "drtp": -one_hot / (N * zoo.T),
-        "f3": (1 / zoo.V - one_hot) / (N * zoo.T),
+        "dfa": (torch.softmax(y.detach(), -1) - one_hot) / (N * lookalikes.T),
+        "drtp": -one_hot / (N * lookalikes.T),
+        "f3": (1 / lookalikes.V - one_hot) / (N * lookalikes.T),
     }[method]
     for block, B in learner.feedback.items():
-        assert B.shape == (zoo.V, 6)
+        assert B.shape == (lookalikes.V, 6)
         torch.testing.assert_close(seen[f"{block} taught"], sent @ B, rtol=1e-9, atol=1e-12)
 
 
 @every_net
 def test_without_feedback_nothing_reaches_a_hidden_block_and_the_head_is_exact(name):
     """The only path from the loss into a hidden block is its teaching."""
-    case, learner = zoo.CASES[name], attached(name)
+    case, learner = lookalikes.CASES[name], attached(name)
     with learner.exact():
         run(learner, case)[1].backward()
     exact = gradients(learner.net)
@@ -193,7 +195,7 @@ def test_without_feedback_nothing_reaches_a_hidden_block_and_the_head_is_exact(n
 
 @every_net
 def test_the_loss_falls_and_hidden_blocks_move(name):
-    case, learner = zoo.CASES[name], attached(name)
+    case, learner = lookalikes.CASES[name], attached(name)
     before = {n: p.detach().clone() for n, p in learner.net.named_parameters()}
     optimizer = torch.optim.Adam(learner.parameters(), lr=0.02)
     losses = []
@@ -210,7 +212,7 @@ def test_the_loss_falls_and_hidden_blocks_move(name):
 
 @every_net
 def test_the_network_stays_its_own(name):
-    case = zoo.CASES[name]
+    case = lookalikes.CASES[name]
     plain, net = made(case.build).eval(), made(case.build).eval()
     learner = sb.attach(net, METHODS["dfa"], example(case), show=None)
     assert same(plain.state_dict(), net.state_dict())
@@ -241,21 +243,21 @@ def test_the_layerwise_route_refuses_a_transposed_convolution():
 
 
 def test_the_layerwise_route_refuses_a_graph_layer_of_bare_matrices():
-    net = made(zoo.MatrixGCN)
+    net = made(lookalikes.MatrixGCN)
     with pytest.raises(RuntimeError, match=r"'weight1' takes part in torch\.mm, .*functional\.linear"):
-        sb.attach(net, sb.fa(), zoo.CASES["gcn"].inputs(N)[0], show=None)
+        sb.attach(net, sb.fa(), lookalikes.CASES["gcn"].inputs(N)[0], show=None)
 
 
 @pytest.mark.parametrize("layout", ["coo", "csr"])
 @pytest.mark.parametrize("product", [torch.matmul, torch.sparse.mm])
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 def test_forward_mode_refuses_a_sparse_adjacency(layout, product):
-    class Net(zoo.GCN):
+    class Net(lookalikes.GCN):
         def forward(self, x, adjacency):
             return product(adjacency, self.conv1.lin(x))
 
     x = nets.batch()[0]
-    A = zoo.adjacency(N).to_sparse_coo() if layout == "coo" else zoo.adjacency(N).to_sparse_csr()
+    A = lookalikes.adjacency(N).to_sparse_coo() if layout == "coo" else lookalikes.adjacency(N).to_sparse_csr()
     learner = sb.attach(made(Net), sb.fg_w(), (x, A), show=None)
     with pytest.raises(NotImplementedError, match=r"^a product with a sparse tensor .*A\.to_dense\(\).*dfa\(\)"):
         learner(x, A)
@@ -263,10 +265,10 @@ def test_forward_mode_refuses_a_sparse_adjacency(layout, product):
 
 def test_a_network_of_bare_parameters_is_refused():
     """Nothing can be cut where no module stands, so backprop would run through all; backprop itself is free."""
-    x = zoo.CASES["gcn"].inputs(N)[0]
+    x = lookalikes.CASES["gcn"].inputs(N)[0]
     with pytest.raises(ValueError, match=r"'weight1'.* used outside of the modules .* put each in an nn\.Module"):
-        sb.attach(made(zoo.MatrixGCN), sb.dfa(), x, show=None)
-    assert sb.attach(made(zoo.MatrixGCN), sb.bp(), x, show=None)(*x).requires_grad
+        sb.attach(made(lookalikes.MatrixGCN), sb.dfa(), x, show=None)
+    assert sb.attach(made(lookalikes.MatrixGCN), sb.bp(), x, show=None)(*x).requires_grad
 
 
 # -------------------------------------------------------------------------------------------- one by one: sequences
@@ -276,9 +278,9 @@ def test_a_network_of_bare_parameters_is_refused():
 def test_a_causal_model_stays_causal(name):
     """Teaching changes no output: what a token says does not depend on those behind it, in training either."""
     net = attached(name).net.train()
-    tokens = zoo.CASES[name].inputs(N)[0][0]
+    tokens = lookalikes.CASES[name].inputs(N)[0][0]
     other = tokens.clone()
-    other[:, 3:] = (other[:, 3:] + 1) % zoo.V
+    other[:, 3:] = (other[:, 3:] + 1) % lookalikes.V
     a, b = net(tokens), net(other)
     assert torch.equal(a[:, :3], b[:, :3])
     assert not torch.equal(a[:, 3:], b[:, 3:])
@@ -287,7 +289,7 @@ def test_a_causal_model_stays_causal(name):
 @pytest.mark.parametrize("method", [*METHODS.values(), sb.lg_fg_a()], ids=[*METHODS, "lg_fg_a"])
 def test_every_measure_takes_a_language_model(method):
     """Targets (N, T) for outputs (N, T, V), whatever the method."""
-    case = zoo.CASES["causal_lm"]
+    case = lookalikes.CASES["causal_lm"]
     learner = sb.attach(made(case.build), method, example(case), show=None)
     x, t, ids = case.inputs(N)[0][0], labels(case), torch.arange(N)
 
@@ -302,21 +304,21 @@ def test_every_measure_takes_a_language_model(method):
 
 def test_local_losses_of_a_sequence_are_those_of_its_positions():
     """A classifier (V, D) for each position; the error is (softmax(z) - t) / (N T)."""
-    case = zoo.CASES["causal_lm"]
+    case = lookalikes.CASES["causal_lm"]
     learner = sb.attach(made(case.build), sb.lg_fg_a(), example(case), show=None)
-    assert {(c.in_features, c.out_features) for c in learner.route.classifiers} == {(6, zoo.V)}
+    assert {(c.in_features, c.out_features) for c in learner.route.classifiers} == {(6, lookalikes.V)}
     seen, _ = ports(learner.net, case, learner.layout)
     run(learner, case)[1].backward()
     for classifier, segment in zip(learner.route.classifiers, learner.layout.segments, strict=False):
         h = seen[segment.block].detach().reshape(-1, 6)
-        e = (classifier(h).softmax(1) - F.one_hot(labels(case).flatten(), zoo.V)) / (N * zoo.T)
+        e = (classifier(h).softmax(1) - F.one_hot(labels(case).flatten(), lookalikes.V)) / (N * lookalikes.T)
         torch.testing.assert_close(classifier.weight.grad, (e.T @ h).detach())
         torch.testing.assert_close(classifier.bias.grad, e.sum(0).detach())
 
 
 def test_tied_embeddings_are_taught_from_both_ends():
     """The head's exact gradient, plus what the port of the embedding teaches."""
-    case, learner = zoo.CASES["causal_lm_tied"], attached("causal_lm_tied")
+    case, learner = lookalikes.CASES["causal_lm_tied"], attached("causal_lm_tied")
     seen, handles = ports(learner.net, case, learner.layout)
     run(learner, case)[1].backward()
     found = learner.net.lm_head.weight.grad.clone()
@@ -335,12 +337,12 @@ def test_tied_embeddings_are_taught_from_both_ends():
 
 def test_time_inside_a_recurrent_block_is_exact():
     """The teaching arrives at the last state, and earlier tokens still matter."""
-    case, learner = zoo.CASES["lstm"], attached("lstm")
+    case, learner = lookalikes.CASES["lstm"], attached("lstm")
     run(learner, case)[1].backward()
     g = learner.net.rnn.weight_hh_l0.grad.clone()
     learner.zero_grad()
     tokens = case.inputs(N)[0][0].clone()
-    tokens[:, 0] = (tokens[:, 0] + 1) % zoo.V
+    tokens[:, 0] = (tokens[:, 0] + 1) % lookalikes.V
     torch.manual_seed(5)
     F.cross_entropy(learner(tokens), labels(case)).backward()
     assert not torch.equal(g, learner.net.rnn.weight_hh_l0.grad)
@@ -351,11 +353,11 @@ def test_time_inside_a_recurrent_block_is_exact():
 
 def test_inputs_by_name_and_the_record_that_comes_back():
     """Without an example, at the first call by keywords; the output keeps its class, its entries and its mask."""
-    case = zoo.CASES["huggingface_bert"]
+    case = lookalikes.CASES["huggingface_bert"]
     learner = sb.attach(made(case.build), sb.dfa(), show=None)
     _, kwargs = case.inputs(N)
     out = learner(**kwargs)
-    assert type(out) is zoo.ClassifierOutput
+    assert type(out) is lookalikes.ClassifierOutput
     assert list(out) == ["logits"]
     assert out.logits is out["logits"] is out[0]
     assert out.logits.requires_grad
@@ -363,14 +365,17 @@ def test_inputs_by_name_and_the_record_that_comes_back():
     learner.net.eval()
     other = kwargs["input_ids"].clone()
     other[::2, -1] += 1  # masked there
-    a, b = learner(**kwargs).logits, learner(input_ids=other % zoo.V, attention_mask=kwargs["attention_mask"]).logits
+    a, b = (
+        learner(**kwargs).logits,
+        learner(input_ids=other % lookalikes.V, attention_mask=kwargs["attention_mask"]).logits,
+    )
     torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
 def test_hidden_states_that_are_returned_teach_their_own_block_alone():
     """A loss on them is local to the block: backprop would go on to those before."""
     learner = attached("huggingface_hidden_states")
-    _, kwargs = zoo.CASES["huggingface_hidden_states"].inputs(N)
+    _, kwargs = lookalikes.CASES["huggingface_hidden_states"].inputs(N)
     assert list(learner.layout.outputs) == ["logits"]
     assert len(learner.feedback) == 4
     for k, block in enumerate(["bert.embeddings", "bert.encoder.layer.0", "bert.encoder.layer.1"]):
@@ -465,7 +470,7 @@ def test_a_block_that_a_bare_matrix_reads_is_hidden():
 
 
 def test_a_stack_in_a_backbone_is_looked_through_and_its_members_are_not():
-    assert units(zoo.Backbone()) == [f"backbone.{b}" for b in zoo.TORCHVISION if b != "head"] + ["head"]
+    assert units(lookalikes.Backbone()) == [f"backbone.{b}" for b in lookalikes.TORCHVISION if b != "head"] + ["head"]
 
     class Inception(nn.Module):
         """Branches of single convolutions are one block, as GoogLeNet's."""
@@ -474,7 +479,7 @@ def test_a_stack_in_a_backbone_is_looked_through_and_its_members_are_not():
             super().__init__()
             self.branch1 = nn.Sequential(nn.Conv2d(2, 2, 1))
             self.branch2 = nn.Sequential(
-                zoo.ConvNormActivation(2, 2), nets.Wrapper(nn.Conv2d(2, 2, 3)), nets.Wrapper(nn.Conv2d(2, 2, 3))
+                lookalikes.ConvNormActivation(2, 2), nets.Wrapper(nn.Conv2d(2, 2, 3)), nets.Wrapper(nn.Conv2d(2, 2, 3))
             )
 
     class Mixture(nn.Module):
@@ -483,14 +488,14 @@ def test_a_stack_in_a_backbone_is_looked_through_and_its_members_are_not():
         def __init__(self):
             super().__init__()
             self.experts = nn.Module()
-            self.experts.list = nn.ModuleList([zoo.Block(6), zoo.Block(6)])
+            self.experts.list = nn.ModuleList([lookalikes.Block(6), lookalikes.Block(6)])
 
     net = nn.ModuleDict({"a": Inception(), "b": nn.Sequential(Mixture(), Mixture()), "c": nn.Linear(2, 2)})
     assert units(net) == ["a", "b.0", "b.1", "c"]
 
 
 def test_a_backbone_in_a_sequential():
-    net = nn.Sequential(zoo.Backbone().backbone, nn.ReLU(), nn.Linear(4, C))
+    net = nn.Sequential(lookalikes.Backbone().backbone, nn.ReLU(), nn.Linear(4, C))
     assert units(net)[:2] == ["0.conv1", "0.layer1.0"]
 
 
@@ -499,12 +504,12 @@ def test_a_backbone_in_a_sequential():
 
 def test_a_block_called_three_times_is_taught_at_every_call():
     """One feedback, three ports; gradients add up, and nothing passes from call to call."""
-    tokens = zoo.CASES["lstm"].inputs(N)[0][0]
-    learner = sb.attach(made(zoo.Albert), sb.dfa(), tokens, show=None)
+    tokens = lookalikes.CASES["lstm"].inputs(N)[0][0]
+    learner = sb.attach(made(lookalikes.Albert), sb.dfa(), tokens, show=None)
     assert list(learner.feedback) == ["embed", "layer"]
-    F.cross_entropy(y := learner(tokens), labels(zoo.CASES["lstm"])).backward()
-    e = (torch.softmax(y.detach(), 1) - F.one_hot(labels(zoo.CASES["lstm"]), C)) / N
-    plain = made(zoo.Albert)
+    F.cross_entropy(y := learner(tokens), labels(lookalikes.CASES["lstm"])).backward()
+    e = (torch.softmax(y.detach(), 1) - F.one_hot(labels(lookalikes.CASES["lstm"]), C)) / N
+    plain = made(lookalikes.Albert)
     total = torch.zeros_like(plain.layer.attn.c_attn.weight)
     x = plain.embed(tokens).detach()
     for _ in range(3):

@@ -2,10 +2,10 @@
 
 import dataclasses
 
+import lookalikes
 import nets
 import pytest
 import torch
-import zoo
 from twins import apart, batches, by_backward, by_step, equal, moved, twins, weights
 
 import skipback as sb
@@ -84,14 +84,18 @@ def test_sgd_inside_the_product_rounds_once_less(name):
 
 
 NAMES = ("causal_lm", "lstm", "gru", "gcn", "encoder_decoder", "vit", "resnet20", "albert")
-ZOO = [(name, method) for name in NAMES if name in zoo.CASES for method in ("dfa", "drtp", "f3", "dkp")]
+ZOO = [(name, method) for name in NAMES if name in lookalikes.CASES for method in ("dfa", "drtp", "f3", "dkp")]
 
 
 @pytest.mark.parametrize(("name", "method"), ZOO)
 def test_networks_of_every_kind(name, method):
-    case = zoo.CASES[name]
+    case = lookalikes.CASES[name]
     args, _ = case.inputs(8)
-    t = torch.arange(8 * zoo.T).reshape(8, zoo.T) % zoo.V if case.tokens else torch.arange(8) % nets.C
+    t = (
+        torch.arange(8 * lookalikes.T).reshape(8, lookalikes.T) % lookalikes.V
+        if case.tokens
+        else torch.arange(8) % nets.C
+    )
     method = sb.f3(memory=8) if method == "f3" else getattr(sb, method)()
     assert equal(*trained(case.build, method, [(args, t, torch.arange(8))] * 3))
 
