@@ -110,7 +110,7 @@ def test_papers_are_complete_and_have_a_key(name):
     assert paper.venue
     assert 1900 < paper.year < 2100
     assert paper.url.startswith("https://")
-    assert re.fullmatch(rf"[a-z]+{paper.year}[b-z]?", paper.key)
+    assert re.fullmatch(rf"[a-z-]+{paper.year}[b-z]?", paper.key)
     assert paper.key.islower()
     assert paper.key.isascii()
 
