@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-
 HUGE = 1e7
 """A result from here on is written with an exponent: the error of a run that diverges has up to 39 digits."""
 
