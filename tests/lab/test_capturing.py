@@ -107,7 +107,16 @@ def test_no_loss_of_the_lab_asks_the_host(name):
     assert (steps.why, "replay" in tape.log) == (None, True)
 
 
-@pytest.mark.parametrize(("more", "captured"), [({}, True), ({"precision": "bf16"}, False), ({"compile": True}, False), ({"schedule": "inverse:1"}, False), ({"schedule": "step:1:.5"}, True)])
+@pytest.mark.parametrize(
+    ("more", "captured"),
+    [
+        ({}, True),
+        ({"precision": "bf16"}, False),
+        ({"compile": True}, False),
+        ({"schedule": "inverse:1"}, False),
+        ({"schedule": "step:1:.5"}, True),
+    ],
+)
 def test_what_is_captured_computes_as_it_is(digits, monkeypatch, more, captured):
     """A recording knows neither bfloat16 nor compiled blocks, and must not be taken for them in silence."""
     monkeypatch.setattr("skipback.lab.trainer.capturing", lambda *args, **more: "recorded")

@@ -47,8 +47,8 @@ class Train(Output, config.Run):
         if self.together and (self.compile or self.precision == "bf16"):
             option = "--compile" if self.compile else "--precision bf16"
             raise LabError(f"{option}: not with --together, whose batched steps run in float32 as they are")
-        if self.together and (option := training.alone(self)) is not None:
-            raise LabError(f"{option}: not with --together, whose seeds take every step together")
+        if self.together and (own := training.alone(self)) is not None:
+            raise LabError(f"{own}: not with --together, whose seeds take every step together")
         return self
 
 

@@ -46,7 +46,7 @@ class Choice:
     def build(self) -> Update:
         """To the bits of the class in `torch.optim`, by a fused kernel where torch has one that is called directly."""
         plain = self.momentum == 0
-        decay = {"weight_decay": self.weight_decay} if self.weight_decay is not None else {}
+        decay: dict[str, Any] = {"weight_decay": self.weight_decay} if self.weight_decay is not None else {}
         if self.name in ("adam", "adamw"):
             return (update.adam if self.name == "adam" else update.adamw)(self.lr, **decay)
         if self.name == "sgd" and plain:
@@ -94,7 +94,7 @@ def _of_weights(run: Run) -> Choice:
 def _of_feedback(run: Run, weights: Choice) -> Choice:
     """Momentum is that of the weights, where it is their optimizer."""
     name, same = run.feedback_optimizer or run.optimizer, run.feedback_optimizer in (None, run.optimizer)
-    held = {"momentum": weights.momentum, "dampening": weights.dampening, "nesterov": weights.nesterov}
+    held: dict[str, Any] = {"momentum": weights.momentum, "dampening": weights.dampening, "nesterov": weights.nesterov}
     decay = None if weights.weight_decay is None and run.feedback_decay == 0 and name != "adamw" else run.feedback_decay
     lr = run.lr if run.feedback_lr is None else run.feedback_lr
     return Choice(name=name, lr=lr, weight_decay=decay, **(held if same else {}))

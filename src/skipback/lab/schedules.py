@@ -2,7 +2,7 @@
 
     step:S:G         every S epochs, lr <- G lr                                     torch's StepLR
     exponential:G    every epoch, lr <- G lr                                        torch's ExponentialLR
-    inverse:D        lr / (1 + D t), t the updates so far (torch7's learningRateDecay)   torch's LambdaLR
+    inverse:D        lr / (1 + D t) after t updates (torch7's learningRateDecay)    torch's LambdaLR
     auto             lr / 2 where the training error no longer falls below its moving average (dfa-torch, `epoch_step 0`)
 
 The names are read here without torch, so that a wrong one is told before anything is loaded.

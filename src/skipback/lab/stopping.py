@@ -39,8 +39,11 @@ def check(run: Run, *, counted: bool) -> None:
     """
     if counted:
         return
-    for flag, value in (("schedule", run.schedule if run.schedule == "auto" else None),
-                        ("stop-train-error", run.stop_train_error), ("stop-change", run.stop_change)):
+    for flag, value in (
+        ("schedule", run.schedule if run.schedule == "auto" else None),
+        ("stop-train-error", run.stop_train_error),
+        ("stop-change", run.stop_change),
+    ):
         if value is not None:
             raise LabError(f"--{flag} {value} follows the share of wrong classes, and {run.dataset!r} has values here")
 

@@ -156,9 +156,7 @@ def _check_ids(name: str, method: Method, feed: Feed) -> None:
 
 RULES: dict[Task, Rules] = {
     Task.CLASSIFICATION: Rules(),
-    Task.REGRESSION: Rules(
-        scores=_absolute_error, every=_all_of_values, of_loss=_squared_error, counts=False
-    ),
+    Task.REGRESSION: Rules(scores=_absolute_error, every=_all_of_values, of_loss=_squared_error, counts=False),
     Task.LANGUAGE: Rules(
         given=Takes.TOKENS, losses=("ce",), rows=positions, every=_of_tokens, of_loss=_surprise, local=False
     ),

@@ -26,6 +26,7 @@ from skipback.lab.records import Folder, to_json
 from skipback.lab.train import SAVE_EVERY, Progress, save, summary_of
 from skipback.lab.trainer import Trainer
 
+
 class Member:
     """One of the runs.
 

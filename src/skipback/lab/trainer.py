@@ -107,9 +107,7 @@ class Trainer:
         run, by_update = self.run, self.schedule is not None and self.schedule.every_update
         if self.precision is not None or run.compile or by_update:  # what is captured computes as it is
             return None
-        return capturing(
-            self.feed, self.learner, self.update, self.loss.of_output, run.batch_size, watch=self.counted
-        )
+        return capturing(self.feed, self.learner, self.update, self.loss.of_output, run.batch_size, watch=self.counted)
 
     def epoch(self) -> float:
         """Train for one epoch. Returns the mean training loss."""

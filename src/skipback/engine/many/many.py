@@ -63,7 +63,13 @@ class Many:
         return len(self.learners)
 
     def step(
-        self, x: Tensor, t: Tensor, *, loss: Loss, update: Update | Sequence[Update], ids: Tensor | None = None,
+        self,
+        x: Tensor,
+        t: Tensor,
+        *,
+        loss: Loss,
+        update: Update | Sequence[Update],
+        ids: Tensor | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
         """One training step of all members, equal to `learner.step` of each.
