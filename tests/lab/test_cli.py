@@ -388,7 +388,8 @@ def test_flags_are_frozen(capsys):
         *("--zero-init --loss --optimizer --lr --batch-size --context --epochs --together").split(),
         *("--feedback --signal --as-published --seed --seeds --device --threads --out --json --config").split(),
         *("--prepare --zca-epsilon --augment --validation --held-out --split-seed --distinct --anchor").split(),
-        *("--precision --compile").split(),
+        *("--precision --compile --schedule --weight-decay --momentum --dampening --nesterov --feedback-lr").split(),
+        *("--feedback-decay --feedback-optimizer --stop-train-error --stop-change").split(),
     }
 
 

@@ -53,6 +53,11 @@ class Method(ABC):
         """What learns beside the network, as a sentence; empty if nothing does. The optimizer must know it."""
 
     @property
+    def learns_feedback(self) -> bool:
+        """Whether that is its feedback."""
+        return False
+
+    @property
     def needs(self) -> Needs:
         """What its signal looks at, for methods that send one; else nothing."""
         return Needs.NOTHING
@@ -95,6 +100,11 @@ class Direct(Method):
     def learns(self) -> str:
         """The feedback, where it does."""
         return "the feedback learns" if self.feedback.learns else ""
+
+    @property
+    def learns_feedback(self) -> bool:
+        """As the feedback says."""
+        return self.feedback.learns
 
     @property
     def needs(self) -> Needs:

@@ -57,7 +57,22 @@ SIGNALS = (
 )
 
 LOSSES = ("ce", "bce", "mse")
-OPTIMIZERS = ("adam", "sgd", "rmsprop")
+OPTIMIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "adam": ("Adam", ("weight_decay",)),
+    "sgd": ("SGD", ("weight_decay", "momentum", "dampening", "nesterov")),
+    "rmsprop": ("RMSprop", ("weight_decay", "momentum")),
+    "adagrad": ("Adagrad", ("weight_decay",)),
+    "adadelta": ("Adadelta", ("weight_decay",)),
+    "adamax": ("Adamax", ("weight_decay",)),
+    "adamw": ("AdamW", ("weight_decay",)),
+    "nadam": ("NAdam", ("weight_decay",)),
+    "radam": ("RAdam", ("weight_decay",)),
+    "asgd": ("ASGD", ("weight_decay",)),
+    "rprop": ("Rprop", ()),
+    "adafactor": ("Adafactor", ("weight_decay",)),
+}
+"""Each optimizer of `torch.optim` that any network can be trained with, and which of our options it has."""
+
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "onednn", "bf16")
 

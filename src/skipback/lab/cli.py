@@ -17,7 +17,7 @@ import tyro
 from pydantic import BaseModel, Field, model_validator
 
 from skipback import __version__
-from skipback.lab import choices, config, data, data_cli, listing
+from skipback.lab import choices, config, data, data_cli, listing, training
 from skipback.lab.bench import verb as bench
 from skipback.lab.errors import LabError, unknown
 from skipback.lab.flags import Names, parse
@@ -47,6 +47,8 @@ class Train(Output, config.Run):
         if self.together and (self.compile or self.precision == "bf16"):
             option = "--compile" if self.compile else "--precision bf16"
             raise LabError(f"{option}: not with --together, whose batched steps run in float32 as they are")
+        if self.together and (own := training.alone(self)) is not None:
+            raise LabError(f"{own}: not with --together, whose seeds take every step together")
         return self
 
 
