@@ -2,11 +2,13 @@
 
 import dataclasses
 import inspect
+import json
 
 import pytest
 import torch
 
 from skipback.lab import choices, data
+from skipback.lab.cli import main
 from skipback.lab.config import Run
 from skipback.lab.data.base import Split
 from skipback.lab.errors import LabError
@@ -133,3 +135,10 @@ def test_an_option_that_an_optimizer_has_not_is_refused(said, message):
 def test_a_rate_of_feedback_that_does_not_learn_is_refused(said, method, digits):
     with pytest.raises(LabError, match=f"the feedback of method '{method}' does not learn"):
         Trainer(Run(method=method, **said, **SIZE), digits)
+
+
+def test_a_comparison_gives_a_rate_of_feedback_to_those_that_have_one(tmp_path, capsys):
+    size = "--methods bp,dfa,fdfa --seeds 1 --epochs 1 --width 8 --depth 1 --feedback-lr 1e-2".split()
+    assert main(["compare", "digits", *size, "--out", str(tmp_path)]) == 0
+    held = {p.parent.name: json.loads(p.read_text())["feedback_lr"] for p in tmp_path.glob("*/config.json")}
+    assert held == {"bp-seed1": None, "dfa-seed1": None, "fdfa-seed1": 0.01}

@@ -217,6 +217,14 @@ def has_feedback(name: str, *, as_published: bool) -> bool:
     return "feedback" in inspect.signature(build).parameters
 
 
+def learns_feedback(name: str, *, as_published: bool) -> bool:
+    """Whether a method's feedback learns."""
+    from skipback.lab.losses import LOSSES
+
+    plain = method(name, as_published=as_published, feedback=None, signal=None, loss=LOSSES["ce"], samples=1)
+    return plain.base.learns_feedback
+
+
 def precision(name: str) -> Arithmetic:
     """The arithmetic of a name. Weights are scored in float32, as they are stored, in whatever they were trained."""
     from skipback.lab import machine

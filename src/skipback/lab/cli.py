@@ -164,11 +164,13 @@ def _own(fields: dict[str, Any], method: str) -> dict[str, Any]:
 
     The two references stay what they are: an anchor would make the floor learn.
     """
+    learns = choices.learns_feedback(method, as_published=fields["as_published"])
     drawn = fields["feedback"] and choices.has_feedback(method, as_published=fields["as_published"])
     return {
         "feedback": fields["feedback"] if drawn else None,
         "signal": fields["signal"] if method == "f3" else None,
         "anchor": None if method in ("bp", "shallow") else fields["anchor"],
+        **{name: fields[name] if learns else config.usual()[name] for name in config.OF_FEEDBACK},
     }
 
 

@@ -22,6 +22,9 @@ OPTIONS = ("prepare", "augment", "validation")
 
 OPTIMIZERS = ("optimizer", "feedback_optimizer")
 
+OF_FEEDBACK = ("feedback_lr", "feedback_decay", "feedback_optimizer")
+"""Settings that are only of feedback that learns."""
+
 
 def _one_of(names: Any) -> str:
     return ", ".join(names)

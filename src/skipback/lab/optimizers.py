@@ -14,7 +14,7 @@ from torch import optim
 
 from skipback import update
 from skipback.lab.choices import OPTIMIZERS
-from skipback.lab.config import Run
+from skipback.lab.config import OF_FEEDBACK, Run
 from skipback.lab.errors import LabError
 from skipback.lab.schedules import Schedule, parse
 from skipback.learner import Learner
@@ -103,9 +103,5 @@ def _of_feedback(run: Run, weights: Choice) -> Choice:
 def _said_of_feedback(run: Run) -> str | None:
     """The flag of a setting that is only of feedback that learns."""
     usual = type(run).model_fields
-    said = (name for name in FEEDBACK if getattr(run, name) != usual[name].default)
+    said = (name for name in OF_FEEDBACK if getattr(run, name) != usual[name].default)
     return next((f"--{name.replace('_', '-')} {getattr(run, name)}" for name in said), None)
-
-
-FEEDBACK = ("feedback_lr", "feedback_decay", "feedback_optimizer")
-"""Settings that are only of feedback that learns."""

@@ -3,7 +3,7 @@
     step:S:G         every S epochs, lr <- G lr                                     torch's StepLR
     exponential:G    every epoch, lr <- G lr                                        torch's ExponentialLR
     inverse:D        lr / (1 + D t) after t updates (torch7's learningRateDecay)    torch's LambdaLR
-    auto             lr / 2 where the training error no longer falls below its moving average (dfa-torch, `epoch_step 0`)
+    auto             lr / 2 after an epoch whose training error is not below its moving average (dfa-torch)
 
 The names are read here without torch, so that a wrong one is told before anything is loaded.
 """
