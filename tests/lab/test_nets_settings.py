@@ -38,7 +38,7 @@ def test_cards_and_constructors_agree_on_defaults(name):
     takes = inspect.signature(card.constructor).parameters
     assert {size: takes[size].default for size in card.sizes} == card.sizes
     if card.activation is not None:
-        assert takes["activation"].default is getattr(nn, nets.ACTIVATIONS[card.activation])
+        assert takes["activation"].default is nets.unit(card.activation)
 
 
 def test_what_was_chosen_stays():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Self
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from skipback.lab import choices, data, nets
+from skipback.lab import choices, data, nets, spellings
 from skipback.lab.errors import LabError
 from skipback.methods import TABLE as METHODS
 
@@ -60,29 +61,41 @@ class Settings(BaseModel):
     precision: str = Field("auto", description=_one_of(choices.PRECISIONS))
     compile: bool = Field(False, description="convolutions and the like through torch.compile")
 
-    @field_validator("net", "activation", "loss", "optimizer", "feedback", "signal", "device", "precision", *OPTIONS)
+    @field_validator("net", "loss", "optimizer", "signal", "device", "precision", "validation")
     @classmethod
     def _known(cls, value: str | None, info: Any) -> str | None:
         tables: dict[str, Any] = {
             "net": nets.TABLE,
-            "activation": nets.ACTIVATIONS,
             "loss": choices.LOSSES,
             "optimizer": choices.OPTIMIZERS,
-            "feedback": choices.DRAWS,
             "signal": choices.SIGNALS,
             "device": choices.DEVICES,
             "precision": choices.PRECISIONS,
-            "prepare": choices.PREPARATIONS,
-            "augment": choices.AUGMENTS,
             "validation": choices.SPLITS,
         }
-        return value if value is None else choices.check(info.field_name, value, list(tables[info.field_name]))
+        return value if value is None else spellings.check(info.field_name, value, tables[info.field_name])
+
+    @field_validator("activation", "feedback")
+    @classmethod
+    def _with_parameters(cls, value: str | None, info: Any) -> str | None:
+        """One spelling of each choice, so that two of them are never two runs."""
+        forms = {"activation": nets.ACTIVATIONS, "feedback": choices.DRAWS}[info.field_name]
+        return value if value is None else spellings.spelt(info.field_name, value, forms)
+
+    @field_validator("prepare", "augment")
+    @classmethod
+    def _steps(cls, value: str | None, info: Any) -> str | None:
+        tables: dict[str, Any] = {"prepare": choices.PREPARATIONS, "augment": choices.AUGMENTS}
+        return value if value is None else spellings.check(info.field_name, value, tables[info.field_name])
 
     @model_validator(mode="before")
     @classmethod
     def _sizes(cls, values: Any) -> Any:
         """Fill the sizes of the net, and refuse those that it has not: a silently ignored size is a trap."""
-        card = nets.CARDS.get(str(values.get("net", "mlp"))) if isinstance(values, dict) else None
+        if not isinstance(values, dict):
+            return values
+        net = spellings.alike("net", str(values.get("net", "mlp")), nets.CARDS)
+        card = nets.CARDS.get(net)
         if card is None:  # the field's own check says what is wrong
             return values
         own = {**card.sizes, **({} if card.activation is None else {"activation": card.activation})}
@@ -95,7 +108,7 @@ class Settings(BaseModel):
             elif value in (default, usual):
                 chosen[size] = usual  # `compare` has a depth and a width for the nets that have them
             else:
-                raise LabError(f"--{size.replace('_', '-')}: net {values.get('net', 'mlp')!r} has no {_words(size)}")
+                raise LabError(f"--{size.replace('_', '-')}: net {net!r} has no {_words(size)}")
         return {**values, **chosen}
 
     @model_validator(mode="before")
@@ -103,7 +116,9 @@ class Settings(BaseModel):
     def _windows(cls, values: Any) -> Any:
         """Fill the length of a text's windows, and refuse one for what is no text."""
         field = cls.model_fields.get("dataset")
-        name = values.get("dataset", field.default) if field and isinstance(values, dict) else None
+        if field is None or not isinstance(values, dict):
+            return values
+        name = spellings.alike("data set", str(values.get("dataset", field.default)), data.names())
         if name not in data.names():  # the field's own check says what is wrong
             return values
         context = values.get("context")
@@ -145,12 +160,12 @@ class Run(Settings):
     @field_validator("dataset")
     @classmethod
     def _dataset(cls, value: str) -> str:
-        return choices.check("data set", value, data.names())
+        return spellings.check("data set", value, data.names())
 
     @field_validator("method")
     @classmethod
     def _method(cls, value: str) -> str:
-        return choices.check("method", value, list(METHODS))
+        return spellings.check("method", value, METHODS)
 
     @model_validator(mode="after")
     def _only_f3_has_signals(self) -> Run:
@@ -167,7 +182,8 @@ class Run(Settings):
     @property
     def name(self) -> str:
         """The run folder's name: what tells it from the other runs of a comparison."""
-        parts = [self.method, self.signal, self.feedback, "published" if self.as_published else None]
+        feedback = self.feedback and re.sub(r"[:=,]", "-", self.feedback)  # no file system forbids what is left
+        parts = [self.method, self.signal, feedback, "published" if self.as_published else None]
         anchor = None if self.anchor is None else f"anchor{self.anchor}"
         return "-".join([*filter(None, [*parts, anchor]), f"seed{self.seed}"])
 
