@@ -22,6 +22,13 @@ OPTIONS = ("prepare", "augment", "validation")
 """What is done to the rows before they train."""
 
 
+Numbers = Annotated[str | None, tyro.conf.arg(metavar="K,K,...")]
+"""Whole numbers, separated by commas, or none."""
+
+Rates = Annotated[float | str, tyro.conf.arg(metavar="P,P,...")]
+"""One probability, or several, separated by commas."""
+
+
 def _one_of(names: Any) -> str:
     return ", ".join(names)
 
@@ -35,8 +42,12 @@ class Settings(BaseModel):
     depth: int | None = Field(None, ge=0, le=10_000, description="hidden layers (mlp: 1)")
     width: int | None = Field(None, ge=1, le=1_000_000, description="units per hidden layer (mlp: 500)")
     activation: str | None = Field(None, description=_one_of(nets.ACTIVATIONS))
+    bias: bool = Field(True, description="no weight layer has a bias")
     batch_norm: bool = Field(False, description="normalise each hidden layer")
-    dropout: float = Field(0.0, ge=0, lt=1, description="probability, in hidden layers")
+    batch_norm_at: Numbers = Field(None, description="... only these, from 1 (nokland-conv)")
+    norm_last: bool = Field(False, description="normalise after the activation (mlp)")
+    dropout: Rates = Field(0.0, description="probability, in hidden layers; of conv nets also one for each place")
+    dropout_first: bool = Field(False, description="drop before the activation (mlp)")
     input_dropout: float = Field(0.0, ge=0, lt=1, description="probability, on the input of the mlp")
     zero_init: bool = Field(False, description="start all weights at 0")
     loss: str | None = Field(None, description="ce, bce, mse (default: ce; mse for values)")
@@ -82,6 +93,22 @@ class Settings(BaseModel):
         forms = {"activation": nets.ACTIVATIONS, "feedback": choices.DRAWS}[info.field_name]
         return value if value is None else spellings.spelt(info.field_name, value, forms)
 
+    @field_validator("dropout", mode="before")
+    @classmethod
+    def _rates(cls, value: Any) -> float | str:
+        found = _listed(value, float, "a probability, or several with commas")
+        if wrong := [rate for rate in found if not 0 <= rate < 1]:
+            raise LabError(f"must be at least 0 and below 1, got {wrong[0]}")
+        return found[0] if len(found) == 1 else ",".join(map(str, found))
+
+    @field_validator("batch_norm_at", mode="before")
+    @classmethod
+    def _layers(cls, value: Any) -> str | None:
+        if value is None:
+            return None
+        found = sorted(set(_listed(value, int, "hidden layers with commas, counted from 1")))
+        return ",".join(map(str, found))
+
     @field_validator("prepare", "augment")
     @classmethod
     def _steps(cls, value: str | None, info: Any) -> str | None:
@@ -108,8 +135,16 @@ class Settings(BaseModel):
             elif value in (default, usual):
                 chosen[size] = usual  # `compare` has a depth and a width for the nets that have them
             else:
-                raise LabError(f"--{size.replace('_', '-')}: net {net!r} has no {_words(size)}")
+                raise LabError(f"{_flag(size)}: net {net!r} has no {_words(size)}")
         return {**values, **chosen}
+
+    @model_validator(mode="after")
+    def _places_of_dropout(self) -> Self:
+        places, found = nets.CARDS[self.net].rates, self.sizes.get("dropout")
+        if isinstance(found, tuple) and len(found) != len(places):
+            several = f", or {len(places)} of them: on {', '.join(places)}" if places else ""
+            raise LabError(f"--dropout {self.dropout}: net {self.net!r} takes one probability{several}")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -136,6 +171,9 @@ class Settings(BaseModel):
             ("held_out", self.validation, "--validation"),
             ("distinct", self.validation, "--validation"),
             ("split_seed", draws, "--validation random or stratified"),
+            ("norm_last", self.batch_norm, "--batch-norm"),
+            ("batch_norm_at", self.batch_norm, "--batch-norm"),
+            ("dropout_first", self.dropout, "--dropout"),
             ("zca_epsilon", self.prepare == "zca", "--prepare zca"),
         ):
             if not taken and getattr(self, option) != type(self).model_fields[option].default:
@@ -145,7 +183,10 @@ class Settings(BaseModel):
     @property
     def sizes(self) -> dict[str, Any]:
         """What the net's own function takes of these settings."""
-        return {size: getattr(self, size) for size in nets.CARDS[self.net].sizes}
+        found = {size: getattr(self, size) for size in nets.CARDS[self.net].sizes}
+        read = {"dropout": float, "batch_norm_at": int}
+        lists = {size: read[size] for size, value in found.items() if isinstance(value, str) and size in read}
+        return {**found, **{size: tuple(map(kind, found[size].split(","))) for size, kind in lists.items()}}
 
 
 class Run(Settings):
@@ -223,9 +264,20 @@ def explain(error: ValidationError) -> str:
     return f"{_flag(field)}: must be {message}, got {first['input']!r}"
 
 
+def _listed(value: Any, kind: Any, what: str) -> list[Any]:
+    """The numbers of one, of a text with commas, or of a list."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    try:
+        return [kind(part) for part in parts if not isinstance(part, bool)] or [kind("")]
+    except (TypeError, ValueError):
+        raise LabError(f"must be {what}, got {value!r}") from None
+
+
 def _words(field: str) -> str:
-    return "choice of activation" if field == "activation" else field.replace("_", " ")
+    return {"activation": "choice of activation", "bias": "choice of bias"}.get(field, field.replace("_", " "))
 
 
 def _flag(field: str) -> str:
+    if field == "bias":
+        return "--no-bias"
     return "DATASET" if field == "dataset" else f"--{field.replace('_', '-')}"

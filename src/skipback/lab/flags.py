@@ -57,7 +57,7 @@ def _flag(name: str, field: FieldInfo) -> tuple[str, Any, Any]:
     """A field of the plain record: the model's type, default and description. An empty default is not worth showing."""
     kinds = {int: "INT", float: "FLOAT", Path: "PATH", str: "NAME"}
     metavar = next((kinds[kind] for kind in kinds if field.annotation in (kind, kind | None)), None)
-    hint = "" if field.default in (None, (), False) else None
+    hint = "" if field.default in (None, (), False) or field.default is True else None
     argument = tyro.conf.arg(help=field.description, metavar=metavar, help_behavior_hint=hint)
     default = dataclasses.field() if field.is_required() else dataclasses.field(default=field.default)
     return name, Annotated[field.annotation, argument, *field.metadata], default
