@@ -17,7 +17,7 @@ import tyro
 from pydantic import BaseModel, Field, model_validator
 
 from skipback import __version__
-from skipback.lab import choices, config, data, data_cli, listing, training
+from skipback.lab import choices, config, data, data_cli, listing, spellings, training
 from skipback.lab.bench import verb as bench
 from skipback.lab.errors import LabError, unknown
 from skipback.lab.flags import Names, parse
@@ -71,7 +71,9 @@ class Compare(Output, config.Settings):
     @property
     def passes(self) -> int:
         """Epochs: as asked, or about as many samples as 60 epochs of digits have."""
-        return self.epochs or max(5, 86_000 // data.card(self.dataset).train + 1)
+        return self.epochs or max(
+            5, 86_000 // data.card(spellings.check("data set", self.dataset, data.names())).train + 1
+        )
 
 
 class Audit(config.Run):
@@ -155,8 +157,8 @@ def _compare(argv: Sequence[str]) -> None:
 
 def _methods(text: str) -> list[str]:
     """The methods of a list with commas, each once; of "all" every one."""
-    names = METHODS if text == "all" else dict.fromkeys(name.strip() for name in text.split(","))
-    return [choices.check("method", name, list(METHODS)) for name in names]
+    names = METHODS if text == "all" else [name.strip() for name in text.split(",")]
+    return list(dict.fromkeys(spellings.check("method", name, METHODS) for name in names))
 
 
 def _own(fields: dict[str, Any], method: str) -> dict[str, Any]:
