@@ -205,4 +205,3 @@ def by_epoch(score: Score, values: Mapping[int, float], source: str, *, last: in
 def unknown(*scores: Score) -> tuple[Expected, ...]:
     """What is measured although nothing is known."""
     return tuple(Expected(score=score) for score in scores)
-

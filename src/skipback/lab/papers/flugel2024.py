@@ -153,7 +153,7 @@ def _draws() -> dict[str, tuple[Expected, ...]]:
     }
     error = {"Kaiming": (89.80, 91.65), "binomial": (10.37, 89.23), "±I": (15.56, 89.60), "constant": (10.32, 11.35)}
     current = {"binomial": (89.89, 92.28), "±I": (90.69, 92.49)}
-    found = {"F3-Error one-hot": one_hot, "F3-Error": error, "DFA": current}
+    found: dict[str, dict[str, tuple[float, ...]]] = {"F3-Error one-hot": one_hot, "F3-Error": error, "DFA": current}
     return {
         f"{label}, {draw}": by_epoch(ACCURACY, dict(enumerate(values, start=1)), CODE, last=100)
         for label, rows in found.items()
@@ -304,7 +304,10 @@ TABLES = (
         name="wine-product",
         title="Wine quality, 12-3-1: feedback of all combinations of -1, 0, 1",
         rows=grid(
-            {**WINE, "depth": 1, "width": 3}, MSE, lr=1e-4, draws={"all combinations": "cartesian_product"},
+            {**WINE, "depth": 1, "width": 3},
+            MSE,
+            lr=1e-4,
+            draws={"all combinations": "cartesian_product"},
             signals=SHORT,
         ),
         seeds=3,
@@ -331,7 +334,9 @@ TABLES = (
         title="Census income (older README), 14-500-2, columns as they are",
         rows=grid(
             {"dataset": "adult", **CLASSES, "prepare": "none", "batch_size": 100, "epochs": 100},
-            ACCURACY, lr=1.5e-4, **FEW,
+            ACCURACY,
+            lr=1.5e-4,
+            **FEW,
         ),
         seeds=10,
     ),
@@ -345,7 +350,9 @@ TABLES = (
         title="KDD Cup 99, 41-500-23, columns as they are",
         rows=grid(
             {"dataset": "kddcup99", **CLASSES, "prepare": "none", "batch_size": 512, "epochs": 10},
-            ACCURACY, lr=1.5e-4, **FEW,
+            ACCURACY,
+            lr=1.5e-4,
+            **FEW,
         ),
     ),
     Table(

@@ -18,8 +18,8 @@ PAPER = Paper(
 SEED = Seed(name="direct-feedback-alignment", url="https://github.com/iacolippo/Direct-Feedback-Alignment")
 DEVIATIONS = deviations(
     (
-        "The map and its 1000 inputs are those of the notebook; the feedback is another draw of N(0, 1), so a trace "
-        "differs from the notebook's by a few percent. With the notebook's own draw a test gets it back digit by digit.",
+        "The map and its 1000 inputs are those of the notebook; the feedback is another draw of N(0, 1), so a "
+        "trace differs from the notebook's by some percent. With its own draw a test gets it back digit by digit.",
         ("linear",),
     ),
     (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +27,12 @@ class Score(ABC):
 
     @abstractmethod
     def of(self, row: Mapping[str, Any]) -> float | None:
-        """The number in a row of metrics (or a summary); `None` where the row has none, or no finite one."""
+        """The number in a row of metrics: NaN where it is not finite there; `None` where it was not measured."""
+
+
+def _number(value: float | None) -> float:
+    """NaN for the null that files have instead."""
+    return math.nan if value is None else float(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +49,7 @@ class Value(Score):
 
     @override
     def of(self, row: Mapping[str, Any]) -> float | None:
-        value = row.get(self.key)
-        return None if value is None else self.factor * value
+        return self.factor * _number(row[self.key]) if self.key in row else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +64,7 @@ class Wrong(Score):
 
     @override
     def of(self, row: Mapping[str, Any]) -> float | None:
-        value = row.get(self.key)
-        return None if value is None else 100 - value
+        return 100 - _number(row[self.key]) if self.key in row else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +83,7 @@ class Cosine(Score):
     def of(self, row: Mapping[str, Any]) -> float | None:
         ports = row.get("alignment") or []
         at = self.port + len(ports) if self.port < 0 else self.port
-        cosine = ports[at].get(self.key) if 0 <= at < len(ports) else None
-        return None if cosine is None else float(cosine)
+        return _number(ports[at].get(self.key)) if 0 <= at < len(ports) else None
 
 
 ACCURACY = Value(name="test accuracy", unit="%", key="test_accuracy_percent")
