@@ -98,7 +98,7 @@ class Figure:
         rows: their labels; empty: all of the table.
         x: the setting on the x axis; `None`: the epoch.
         line: the setting whose values are the lines, where `x` is a setting.
-        log: whether x is on a logarithmic axis.
+        log: whether the setting is on a logarithmic axis; where x is the epoch, whether the score is.
     """
 
     name: str

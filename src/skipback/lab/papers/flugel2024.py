@@ -140,7 +140,7 @@ def _mnist_1() -> dict[str, tuple[Expected, ...]]:
 
 
 def _draws() -> dict[str, tuple[Expected, ...]]:
-    one_hot = {
+    one_hot: dict[str, tuple[float, ...]] = {
         "Kaiming": (89.80, 91.63, 92.66),
         "ternary": (90.02, 91.56, 92.64),
         "binomial": (10.37, 13.34, 17.29),
@@ -151,9 +151,11 @@ def _draws() -> dict[str, tuple[Expected, ...]]:
         "alternate negative": (10.32, 11.35, 11.35),
         "repeat line": (24.91, 23.25, 22.79),
     }
-    error = {"Kaiming": (89.80, 91.65), "binomial": (10.37, 89.23), "±I": (15.56, 89.60), "constant": (10.32, 11.35)}
-    current = {"binomial": (89.89, 92.28), "±I": (90.69, 92.49)}
-    found: dict[str, dict[str, tuple[float, ...]]] = {"F3-Error one-hot": one_hot, "F3-Error": error, "DFA": current}
+    error: dict[str, tuple[float, ...]] = {
+        "Kaiming": (89.80, 91.65), "binomial": (10.37, 89.23), "±I": (15.56, 89.60), "constant": (10.32, 11.35)
+    }  # fmt: skip
+    current: dict[str, tuple[float, ...]] = {"binomial": (89.89, 92.28), "±I": (90.69, 92.49)}
+    found = {"F3-Error one-hot": one_hot, "F3-Error": error, "DFA": current}
     return {
         f"{label}, {draw}": by_epoch(ACCURACY, dict(enumerate(values, start=1)), CODE, last=100)
         for label, rows in found.items()

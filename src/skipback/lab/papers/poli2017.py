@@ -141,7 +141,7 @@ TABLES = (
         rows=_linear(),
         seeds=3,
         figures=(
-            Figure(name="cost", title="Cost by iteration", score=COST),
+            Figure(name="cost", title="Cost by iteration", score=COST, log=True),
             Figure(name="cosine", title="Cosine of batch means by iteration", score=ANGLE),
         ),
     ),

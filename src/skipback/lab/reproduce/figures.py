@@ -50,7 +50,11 @@ def _save(figure: Figure, table: Table, curves: Curves, path: Path) -> None:
         (_by_epoch if figure.x is None else _by_setting)(axes, figure, table, curves)
         unit = f" ({figure.score.unit})" if figure.score.unit else ""
         axes.set(ylabel=f"{figure.score.name}{unit}", title=figure.title)
-        axes.set_xscale("log" if figure.log else "linear")
+        if figure.log:  # plain numbers: the style of our figures has no formulas
+            way, axis = ("y", axes.yaxis) if figure.x is None else ("x", axes.xaxis)
+            axes.set(**{f"{way}scale": "log"})
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("")
         axes.legend()
         path.parent.mkdir(parents=True, exist_ok=True)
         canvas.savefig(path, dpi=200, metadata={"Software": None})
@@ -73,8 +77,6 @@ def _by_epoch(axes: Axes, figure: Figure, table: Table, curves: Curves) -> None:
             [at for at in known if at is not None], [v for at, v in known.items() if at is not None], "x", color=color
         )
     axes.set(xlabel="epoch")
-    if figure.score.places > 3:
-        axes.set_yscale("log")
 
 
 def _by_setting(axes: Axes, figure: Figure, table: Table, curves: Curves) -> None:

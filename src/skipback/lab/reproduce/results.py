@@ -154,15 +154,20 @@ def kept(path: Path, table: Table) -> dict[str, Ran]:
     """
     if not path.exists():
         return {}
-    recipes = {row.label: row for row in table.rows}
-    return {
-        row["name"]: Ran(
-            records=[_record(int(seed), run) for seed, run in row["runs"].items()],
-            epochs=row["epochs"],
-        )
-        for row in read(path)["rows"]
-        if row["name"] in recipes and row["recipe"] == dict(recipes[row["name"]].recipe)
-    }
+    recipes = {row.label: dict(row.recipe) for row in table.rows}
+    try:
+        return {
+            row["name"]: Ran(
+                records=[_record(int(seed), run) for seed, run in row["runs"].items()],
+                epochs=row["epochs"],
+            )
+            for row in read(path)["rows"]
+            if row["recipe"] == recipes.get(row["name"])
+        }
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, LabError):
+            raise
+        raise LabError(f"{path} is damaged ({error!r}): make it again with --record") from None
 
 
 def _record(seed: int, run: Mapping[str, Any]) -> Record:

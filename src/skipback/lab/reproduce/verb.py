@@ -183,6 +183,7 @@ def _train(options: Reproduce, chosen: Chosen, argv: Sequence[str], command: str
     Raises:
         LabError: nothing can be, or some of it failed.
     """
+    from skipback.lab.reproduce import results
     from skipback.lab.reproduce.running import train, write
 
     hindered = {(table.name, row.label): _hindrance(options, row) for _, table, rows in chosen for row in rows}
@@ -191,6 +192,8 @@ def _train(options: Reproduce, chosen: Chosen, argv: Sequence[str], command: str
         for study, table, rows in chosen
         for job in _jobs(options, study, table, [row for row in rows if not hindered[table.name, row.label]])
     ]
+    for study, table, _ in chosen if options.record else ():
+        results.kept(options.record / results.name(study, table), table)  # type: ignore[operator]
     for job in able:
         job.run  # noqa: B018  a recipe that is refused is refused before the first of them trains for hours
     if not able:
