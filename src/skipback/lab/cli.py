@@ -217,6 +217,12 @@ def _bench(argv: Sequence[str]) -> None:
     print(json.dumps(result) if options.as_json else f"{bench.text(result)}\n\nwritten to {options.out}")
 
 
+def _reproduce(argv: Sequence[str]) -> None:
+    from skipback.lab.reproduce import verb
+
+    verb.run(parse(verb.Reproduce, "reproduce", argv), ["reproduce", *argv], _command("reproduce", argv))
+
+
 def _command(verb: str, argv: Sequence[str]) -> str:
     return shlex.join(["skipback", verb, *argv])
 
@@ -224,6 +230,7 @@ def _command(verb: str, argv: Sequence[str]) -> str:
 VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "compare": (_compare, "train several methods side by side on one data set, then write a report"),
     "train": (_train, "train one method, one run or several seeds"),
+    "reproduce": (_reproduce, "the tables of a paper, trained as published, beside what was published"),
     "audit": (_audit, "what each block's update depends on: weight transport, locks, target; measured"),
     "bench": (_bench, "speed and peak memory against plain backprop, on this machine"),
     "report": (_report, "report.html, table.csv and figures from run folders"),
