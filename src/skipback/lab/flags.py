@@ -105,7 +105,8 @@ def _flat(filled: Any) -> dict[str, Any]:
     """The values of a record, those below headings among them."""
     values = dataclasses.asdict(filled)
     for heading in GROUPS:
-        values |= values.pop(heading, {})
+        if isinstance(values.get(heading), dict):  # a flag of another verb may be called as a heading is
+            values |= values.pop(heading)
     return values
 
 
