@@ -115,7 +115,7 @@ LEGEND = """\
   weight transport  measured: the weights of deeper blocks go into the update
   update lock       measured: it waits for the backward pass of deeper blocks
   forward lock      measured: it waits for the output; `skipback audit` measures it again
-  reproduced        m of n numbers in results/reproduce are within 2 std of those of their papers, which are named
+  reproduced        m of n numbers are within 2 std of those of the papers named: results/reproduce
 """
 
 
