@@ -18,15 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skipback.blocks.outputs import Columns
+from skipback.blocks.rows import PER_SAMPLE, PortSpec, output_rows
 from skipback.core.feedback import FeedbackTensors, Lesson, Sees
 from skipback.core.method import Direct
-from skipback.core.records import BatchContext, Needs, PortSpec, SignalInputs
-from skipback.core.rows import PER_SAMPLE, output_rows
+from skipback.core.records import BatchContext, Needs, SignalInputs
 
 OnError = Callable[..., None]
 """Called with the output (detached), the error, the batch context, and the node that made the output."""
-Columns = tuple[tuple[tuple[int, int], ...], ...]
-"""For each group of columns that a port's feedback has, the columns of the signal that are summed into it."""
 
 
 @dataclass(frozen=True, kw_only=True)

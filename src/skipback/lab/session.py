@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from skipback.core.records import SkipbackWarning
+from skipback.advice import SkipbackWarning
 from skipback.lab import data, inputs
 from skipback.lab.bench.plain import check_compiler
 from skipback.lab.config import Run

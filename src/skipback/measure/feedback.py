@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from skipback.core.records import Loss, PortSpec
-from skipback.core.rows import PositionRows
-from skipback.core.state import untouched
+from skipback.blocks.rows import PortSpec, PositionRows
+from skipback.blocks.state import untouched
+from skipback.core.records import Loss
 from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict, degrees
 from skipback.measure.aside import prepare

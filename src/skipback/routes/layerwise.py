@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from skipback.core.blocks import check_inside, first_tensor, swap
+from skipback.blocks import check_inside, first_tensor, swap
 from skipback.core.method import Method
 from skipback.core.records import BatchContext
 from skipback.core.route import Call, Route, Site

@@ -12,9 +12,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from skipback.core.advice import advise_targets
 from skipback.core.direct import DirectRoute
-from skipback.core.records import BatchContext, SignalInputs, as_matrix, matrix_of
+from skipback.core.records import BatchContext, SignalInputs
 from skipback.engine.many.layers import MemberStack
 from skipback.memory import Memory
 from skipback.signals import (
@@ -32,6 +31,7 @@ from skipback.signals import (
     sigmoid,
     softmax,
 )
+from skipback.targets import as_matrix, matrix_of
 
 
 def rowwise(signal: Signal) -> bool:
@@ -103,7 +103,7 @@ class Teacher:
         for one, target in zip(self.members if not self.checked else (), t, strict=False):
             if one.by_target:
                 rows, _ = matrix_of(target, (len(target), one.width), one.dtype, target.device)
-                advise_targets(one.direct, rows, one.parts, one.ports)
+                one.advise(rows)
         self.checked = True
         for n, one in enumerate(self.members):
             if one.memory is not None and ids is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from skipback.core.blocks import Layout
+from skipback.blocks import Layout
 
 
 def summary(layout: Layout, describe: Callable[[str], str], frozen: Sequence[str]) -> str:

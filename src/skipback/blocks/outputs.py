@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from skipback.core.blocks import Layout, Met, behind, map_tensors, named_outputs
-from skipback.core.blocks.trees import is_scalar
+from skipback.blocks.cuts import Layout
+from skipback.blocks.passes import Met, behind
+from skipback.blocks.trees import is_scalar, map_tensors, named_outputs
 
 
 def joined_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
@@ -45,6 +46,35 @@ def column_spans(shapes: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     widths = [math.prod(shape[1:]) if flat else shape[_dim(shape)] for shape in shapes]
     stops = [sum(widths[: k + 1]) for k in range(len(widths))]
     return [(stop - width, stop) for stop, width in zip(stops, widths, strict=True)]
+
+
+Columns = tuple[tuple[tuple[int, int], ...], ...]
+"""For each group of columns that a port's feedback has, the columns of the signal that are summed into it."""
+
+
+def grouped(layout: Layout, output: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a joined output, with one set of columns for all outputs of one head."""
+    if len(layout.groups) == len(layout.outputs):
+        return tuple(output)
+    one_of_each = joined_shape([layout.outputs[group[0]] for group in layout.groups])
+    one_of_each = one_of_each if len(one_of_each) > 1 else (*one_of_each, 1)  # of vectors (N,) that were joined
+    joined = joined_shape(list(layout.outputs.values()))
+    return tuple(b if a != b else c for a, b, c in zip(joined, one_of_each, output, strict=True))
+
+
+def columns(layout: Layout, lead: frozenset[str] | None) -> Columns | None:
+    """The columns of the signal that teach a port which leads to these outputs; `None` for all of them.
+
+    Outputs of one head share their columns, so that a block which is called once for each is taught alike.
+    """
+    groups = layout.groups
+    if lead is None or (len(lead) == len(layout.outputs) and len(groups) == len(lead)):
+        return None
+    span = dict(zip(layout.outputs, column_spans(list(layout.outputs.values())), strict=True))
+    return tuple(
+        tuple(span[name] for name in group if name in lead) or ((-1, span[group[0]][1] - span[group[0]][0]),)
+        for group in groups
+    )
 
 
 class Outputs:

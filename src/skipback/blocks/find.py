@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.blocks.cuts import Cut, Layout, Path, Place, Segment, cutting
-from skipback.core.blocks.passes import Pass
-from skipback.core.blocks.paths import Reading
-from skipback.core.blocks.trees import named_outputs
-from skipback.core.blocks.units import has_parameter, units
+from skipback.blocks.cuts import Cut, Layout, Path, Place, Segment, cutting
+from skipback.blocks.passes import Pass
+from skipback.blocks.paths import Reading
+from skipback.blocks.trees import named_outputs
+from skipback.blocks.units import has_parameter, units
 
 NO_OUTPUT = "the network returns no floating-point tensor that depends on a trainable parameter"
 

@@ -16,9 +16,8 @@ from torch.autograd.graph import Node
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
-from skipback.core.blocks.cuts import Layout, Place
-from skipback.core.blocks.trees import map_tensors, tensors
-from skipback.core.gate import Gate
+from skipback.blocks.cuts import Layout, Place
+from skipback.blocks.trees import map_tensors, tensors
 
 
 @dataclass(frozen=True)
@@ -261,6 +260,28 @@ def _start(flow: Tensor) -> Node:
         node = flow.view_as(flow).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
     found: Node = node
     return found
+
+
+@dataclass
+class Gate:
+    """Whether a network is taught now. One for a learner, shared by its route and the hooks at its cuts.
+
+    Attributes:
+        plain: the network is left alone: inside `exact()`, or in an anchored pass.
+        running: a pass is open.
+        inside: calls of the learner itself that run now, rather than of the network alone.
+        warned: somebody was told that the gradient of an input is none.
+    """
+
+    plain: bool = False
+    running: bool = False
+    inside: int = 0
+    warned: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether a pass that begins now is not to be taught."""
+        return self.plain or not torch.is_grad_enabled()
 
 
 @dataclass(eq=False)

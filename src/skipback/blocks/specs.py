@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.blocks import Layout, map_tensors, tensors
-from skipback.core.feedback import Feedback
-from skipback.core.records import PortSpec
-from skipback.core.rows import PER_SAMPLE, PlaceRows, PortRows, PositionRows, SpreadRows
+from skipback.blocks.cuts import Layout
+from skipback.blocks.rows import PER_SAMPLE, PlaceRows, PortRows, PortSpec, PositionRows, SpreadRows
+from skipback.blocks.trees import map_tensors, tensors
 
 Shapes = dict[str, Tensor]
 """By block, the port of one pass; under "" the output."""
@@ -28,7 +27,7 @@ def specs(
     layout: Layout,
     output: Sequence[int],
     grouped: Sequence[int],
-    feedback: Feedback,
+    shared: bool,
     look: Callable[..., Shapes] | None,
 ) -> list[PortSpec]:
     """What the feedback of each port must fit.
@@ -38,7 +37,7 @@ def specs(
         layout: its blocks.
         output: the shape of the joined output.
         grouped: the same with one set of columns for all outputs of one head, which is what the feedback must fit.
-        feedback: whether it shares positions.
+        shared: all positions or places of a port are taught by one matrix.
         look: runs the network on the example with its inputs changed by a function; `None` if there is none.
 
     Raises:
@@ -49,7 +48,7 @@ def specs(
     found = []
     for segment in layout.segments[:-1]:
         reader = readers.get(segment.block)
-        spec = spec_of(segment.block, segment.shape, grouped, like, feedback, doubt)
+        spec = spec_of(segment.block, segment.shape, grouped, like, shared, doubt)
         found.append(replace(spec, reader=reader.weight if isinstance(reader, nn.Linear) else None))
     return found
 
@@ -59,11 +58,11 @@ def spec_of(
     port: Sequence[int],
     output: Sequence[int],
     like: Tensor,
-    feedback: Feedback,
+    shared: bool,
     doubt: _Doubt | None = None,
 ) -> PortSpec:
     """The spec of one port (see `specs`)."""
-    rows = _rows(block, port, output, feedback, doubt or _Doubt(None, output))
+    rows = _rows(block, port, output, shared, doubt or _Doubt(None, output))
     return PortSpec(
         name=block,
         shape=rows.shape(port),
@@ -74,7 +73,7 @@ def spec_of(
     )
 
 
-def _rows(block: str, port: Sequence[int], output: Sequence[int], feedback: Feedback, doubt: _Doubt) -> PortRows:
+def _rows(block: str, port: Sequence[int], output: Sequence[int], shared: bool, doubt: _Doubt) -> PortRows:
     rows = doubt.batch(block, port) if output else None
     if rows is None:
         raise ValueError(
@@ -92,7 +91,7 @@ def _rows(block: str, port: Sequence[int], output: Sequence[int], feedback: Feed
         return PositionRows()
     if len(output) > 3 and len(port) in (2, len(output)):
         return PlaceRows()
-    return SpreadRows() if feedback.shares_positions and len(port) > 2 else PER_SAMPLE
+    return SpreadRows() if shared and len(port) > 2 else PER_SAMPLE
 
 
 class _Doubt:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from skipback.core.blocks.trees import map_tensors, tensors
+from skipback.blocks.trees import map_tensors, tensors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,17 +4,18 @@
 `passes` records one forward pass, `paths` reads it, and `find` decides.
 """
 
-from skipback.core.blocks.cuts import Cut, Layout, OnPort, Path, Place, Segment, Sites, cutting, hook, tapped
-from skipback.core.blocks.find import NO_OUTPUT, find
-from skipback.core.blocks.passes import Cutter, Met, Pass, behind, check_inside, in_backward
-from skipback.core.blocks.paths import read
-from skipback.core.blocks.trees import first_tensor, map_tensors, named_outputs, swap, tensors
-from skipback.core.blocks.units import units
+from skipback.blocks.cuts import Cut, Layout, OnPort, Path, Place, Segment, Sites, cutting, hook, tapped
+from skipback.blocks.find import NO_OUTPUT, find
+from skipback.blocks.passes import Cutter, Gate, Met, Pass, behind, check_inside, in_backward
+from skipback.blocks.paths import read
+from skipback.blocks.trees import first_tensor, map_tensors, named_outputs, swap, tensors
+from skipback.blocks.units import units
 
 __all__ = [
     "NO_OUTPUT",
     "Cut",
     "Cutter",
+    "Gate",
     "Layout",
     "Met",
     "OnPort",

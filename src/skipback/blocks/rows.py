@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 
 def output_rows(y: Tensor) -> Tensor:
@@ -52,10 +54,8 @@ class PortRows:
     batch: int = 0
     frames: int = 1
 
-    @property
-    def per_sample(self) -> bool:
-        """Whether a sample is one row."""
-        return True
+    per_sample: ClassVar[bool] = True
+    """Whether a sample is one row."""
 
     def shape(self, port: Sequence[int]) -> tuple[int, ...]:
         """P, the shape of a row, from the port's own."""
@@ -96,25 +96,22 @@ PER_SAMPLE = PortRows()
 class PositionRows(PortRows):
     """A row for each position that port (N, T, *P) and output (N, T, V) share."""
 
-    @property
-    def per_sample(self) -> bool:
-        """A position is a row."""
-        return False
+    per_sample: ClassVar[bool] = False
 
+    @override
     def shape(self, port: Sequence[int]) -> tuple[int, ...]:
-        """P."""
         return tuple(port[2:])
 
+    @override
     def outputs(self, output: Sequence[int]) -> int:
-        """V."""
         return output[-1]
 
+    @override
     def of_signal(self, signal: Tensor, output: Sequence[int], port: Sequence[int]) -> Tensor:
-        """As it is: the output's rows are positions."""
         return signal
 
+    @override
     def fits(self, port: Sequence[int], spec_shape: Sequence[int], output: Sequence[int]) -> bool:
-        """Whether both still share their positions."""
         return tuple(port[:2]) == tuple(output[:2]) and tuple(port[2:]) == tuple(spec_shape)
 
 
@@ -122,36 +119,33 @@ class PositionRows(PortRows):
 class PlaceRows(PortRows):
     """A row for each place of a port (N, D, *S), taught by the errors at the same place of an output (N, C, *S')."""
 
-    @property
-    def per_sample(self) -> bool:
-        """A place is a row."""
-        return False
+    per_sample: ClassVar[bool] = False
 
+    @override
     def shape(self, port: Sequence[int]) -> tuple[int, ...]:
-        """(D,)."""
         return (port[1],)
 
+    @override
     def outputs(self, output: Sequence[int]) -> int:
-        """The channels of the output."""
         return output[1]
 
+    @override
     def of_port(self, h: Tensor, spec_shape: Sequence[int]) -> Tensor:
-        """Channels last."""
         return h.movedim(1, -1).reshape(-1, *spec_shape)
 
+    @override
     def of_signal(self, signal: Tensor, output: Sequence[int], port: Sequence[int]) -> Tensor:
-        """Summed over the places of the output that one place of the port covers."""
         if tuple(port[2:]) == tuple(output[2:]):
             return signal
         dense = from_rows(signal, (*output[:1], signal.shape[1], *output[2:]))
         return output_rows(_pooled(dense, port[2:]) if len(port) > 2 else dense.flatten(2).sum(2))
 
+    @override
     def to_port(self, teaching: Tensor, port: Sequence[int]) -> Tensor:
-        """Channels second again."""
         return teaching.reshape(port[0], *port[2:], port[1]).movedim(-1, 1) if len(port) > 2 else teaching
 
+    @override
     def fits(self, port: Sequence[int], spec_shape: Sequence[int], output: Sequence[int]) -> bool:
-        """Whether batch and channels are the same; the number of places may change."""
         return port[0] == output[0] and (port[1],) == tuple(spec_shape)
 
 
@@ -165,35 +159,108 @@ def _pooled(dense: Tensor, places: Sequence[int]) -> Tensor:
 class SpreadRows(PortRows):
     """A row for each position of a port (N, T, D), or place of (N, D, *S): all get the sample's own signal."""
 
-    @property
-    def per_sample(self) -> bool:
-        """A position or a place is a row."""
-        return False
+    per_sample: ClassVar[bool] = False
 
+    @override
     def shape(self, port: Sequence[int]) -> tuple[int, ...]:
-        """(D,): the last dimension of a sequence, the channels of an image."""
         return (port[1] if len(port) > 3 else port[-1],)
 
+    @override
     def outputs(self, output: Sequence[int]) -> int:
-        """C; of a sequence or an image the errors are summed."""
         return row_width(output)
 
+    @override
     def of_port(self, h: Tensor, spec_shape: Sequence[int]) -> Tensor:
-        """Features last."""
         return (h.movedim(1, -1) if h.dim() > 3 else h).reshape(-1, *spec_shape)
 
+    @override
     def of_signal(self, signal: Tensor, output: Sequence[int], port: Sequence[int]) -> Tensor:
-        """Each sample's signal, once for each of its rows."""
         each = signal.reshape(output[0], -1, signal.shape[1]).sum(1) if len(output) > 2 else signal
         count = math.prod(port) // (port[0] * self.shape(port)[0])
         return each.repeat_interleave(count, 0)
 
+    @override
     def to_port(self, teaching: Tensor, port: Sequence[int]) -> Tensor:
-        """Features in their place again."""
         if len(port) <= 3:
             return teaching.reshape(tuple(port))
         return teaching.reshape(port[0], *port[2:], port[1]).movedim(-1, 1)
 
+    @override
     def fits(self, port: Sequence[int], spec_shape: Sequence[int], output: Sequence[int]) -> bool:
-        """Whether batch and features are the same; the number of positions may change."""
         return port[0] == output[0] and self.shape(port) == tuple(spec_shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortSpec:
+    """Where teaching arrives: the output of one block.
+
+    Attributes:
+        name: the block's name, as in `net.named_modules()`.
+        shape: P, the shape of one row of the port.
+        outputs: C, numbers per row at the network's output.
+        dtype: what the feedback is stored in (the dtype of the network's parameters).
+        device: where the port lives.
+        rows: what a row of this port is: a sample, a position of a sequence, a place of an image.
+        reader: weight of the `nn.Linear` fed by this port, used to initialise feedback from weights (FWM). `None` if
+            another module reads the port, and always `None` after initialisation.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    outputs: int
+    dtype: torch.dtype
+    device: torch.device
+    rows: PortRows = PER_SAMPLE
+    reader: Tensor | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def size(self) -> int:
+        """D, the number of units of one row."""
+        return math.prod(self.shape)
+
+    def of_port(self, h: Tensor) -> Tensor:
+        """A port, or its teaching or gradient, as rows (R, *P)."""
+        return self.rows.of_port(h, self.shape)
+
+    @property
+    def positions(self) -> int:
+        """1 where the port has several rows per sample, each taught by itself; else 0."""
+        return int(not self.rows.per_sample)
+
+    def check(self, port: Tensor, version: int, output: Sequence[int]) -> None:
+        """Refuse a port that no longer fits. Costs no synchronisation, and nothing under torch.compile but guards.
+
+        Raises:
+            ValueError: its rows, or those of the output, are of another size.
+            RuntimeError: it was changed in place since it had this version.
+        """
+        if not self.fits(port, output):
+            raise ValueError(
+                self.misfit(port, f"the output has shape {tuple(output)}", "the batch must come first and")
+            )
+        self.check_unchanged(port, version)
+
+    def check_unchanged(self, port: Tensor, version: int) -> None:
+        """Refuse a port that was changed in place since it had this version (-1 under torch.compile, which tells none).
+
+        Raises:
+            RuntimeError: it was.
+        """
+        if version >= 0 and port._version != version:
+            raise RuntimeError(
+                f"the output of block {self.name!r} was changed in place after the cut, which did not happen in the "
+                "forward pass that found the blocks: attach with an example that takes the same path, in training mode"
+            )
+
+    def fits(self, port: Tensor, output: Sequence[int]) -> bool:
+        """Whether this port, and an output of this shape, are those that its feedback was made for."""
+        return self.rows.fits(port.shape, self.shape, output) and self.rows.outputs(output) == self.outputs
+
+    def misfit(self, port: Tensor, other: str, law: str) -> str:
+        """What to say of a port that does not fit its feedback."""
+        each = "sample" if self.rows.per_sample else "position"
+        shared = "" if self.positions else " (structures.PerPosition() teaches positions and places of any number)"
+        return (
+            f"port {self.name!r} has shape {tuple(port.shape)}, its feedback teaches {tuple(self.shape)} per {each} "
+            f"from {self.outputs} numbers, and {other}: {law} other sizes must not change{shared}"
+        )
