@@ -191,7 +191,8 @@ __all__ = sorted({*__all__, *TABLE})  # a method is public by its line in the ta
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(importlib.import_module(f"skipback.{_HOME[name]}"), name)
+        found = globals()[name] = getattr(importlib.import_module(f"skipback.{_HOME[name]}"), name)
+        return found
     if name in _MODULES:
         return importlib.import_module(f"skipback.{_MODULES[name]}")
     if f"skipback.{name}" in MOVED:

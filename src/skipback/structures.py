@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from skipback.blocks.rows import PortSpec
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import Feedback, FeedbackTensors, Fixed, ForwardPasses, Lesson, Matrix, Sees, projected
 from skipback.draws import Draw, Gaussian, Uniform
 

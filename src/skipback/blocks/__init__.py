@@ -8,8 +8,7 @@ from skipback.blocks.cuts import Cut, Layout, OnPort, Path, Place, Segment, Site
 from skipback.blocks.find import NO_OUTPUT, find
 from skipback.blocks.passes import Cutter, Gate, Met, Pass, behind, check_inside, in_backward
 from skipback.blocks.paths import read
-from skipback.blocks.trees import first_tensor, map_tensors, named_outputs, swap, tensors
-from skipback.blocks.units import units
+from skipback.blocks.trees import first_tensor, map_tensors, named_outputs, swap, tensors, units
 
 __all__ = [
     "NO_OUTPUT",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,6 +122,27 @@ class Layout:
     bare: frozenset[int] = frozenset()
     refused: str = ""
     paths: dict[Any, Path] = field(default_factory=dict)
+
+    def table(self, describe: Callable[[str], str], frozen: Sequence[str]) -> str:
+        """Name, shape of the port, shape of the feedback and number of parameters of each block.
+
+        Args:
+            describe: from a block to what is said of its feedback.
+            frozen: names of parameters that are not taught.
+        """
+        rows = [("block", "port", "feedback", "parameters", "")]
+        after = {cut.block for cut in self.cuts if not cut.before and not self.named}
+        for segment in self.segments:
+            head, count = segment is self.segments[-1], sum(p.numel() for p in segment.parameters)
+            note = "cut at its own output: an activation after it is not its own" if segment.block in after else ""
+            port = " x ".join(map(str, segment.shape[1:])) or "1"
+            taught = "exact gradient" if head else describe(segment.block)
+            rows.append((segment.block, port, taught, f"{count:,}", "" if head else note))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        if len(self.outputs) > 1:
+            lines.append(f"outputs that teach: {', '.join(self.outputs)}")
+        return "\n".join([*lines, *([f"not taught: {', '.join(frozen)}"] if frozen else [])])
 
 
 OnTree = Callable[[Place, Any], Any]

@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from skipback.blocks.cuts import Cut, Layout, Path, Place, Segment, cutting
 from skipback.blocks.passes import Pass
 from skipback.blocks.paths import Reading
-from skipback.blocks.trees import named_outputs
-from skipback.blocks.units import has_parameter, units
+from skipback.blocks.trees import has_parameter, named_outputs, units
 
 NO_OUTPUT = "the network returns no floating-point tensor that depends on a trainable parameter"
 

@@ -8,7 +8,6 @@ teaches as if it had been taken outside.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,63 +17,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from skipback.blocks.cuts import Layout
 from skipback.blocks.passes import Met, behind
+from skipback.blocks.rows import channel_dim, column_spans, joined_shape
 from skipback.blocks.trees import is_scalar, map_tensors, named_outputs
-
-
-def joined_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The shape of several outputs side by side: the last dimension (channels of images) joined, or all flattened."""
-    if len(shapes) == 1:
-        return tuple(shapes[0])
-    first, dim = shapes[0], _dim(shapes[0])
-    if dim and all(_rest(shape) == _rest(first) for shape in shapes):  # vectors (N,) become the columns of a matrix
-        return (*first[:dim], sum(shape[dim] for shape in shapes), *first[dim + 1 :])
-    return (first[0], sum(math.prod(shape[1:]) for shape in shapes))
-
-
-def _dim(shape: Sequence[int]) -> int:
-    return 1 if len(shape) > 3 else len(shape) - 1
-
-
-def _rest(shape: Sequence[int]) -> tuple[int, ...]:
-    dim = _dim(shape)
-    return (*shape[:dim], -1, *shape[dim + 1 :])
-
-
-def column_spans(shapes: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """For each of several outputs, its columns (start, stop) in the rows of the joined one."""
-    flat = len(joined_shape(shapes)) == 2
-    widths = [math.prod(shape[1:]) if flat else shape[_dim(shape)] for shape in shapes]
-    stops = [sum(widths[: k + 1]) for k in range(len(widths))]
-    return [(stop - width, stop) for stop, width in zip(stops, widths, strict=True)]
-
-
-Columns = tuple[tuple[tuple[int, int], ...], ...]
-"""For each group of columns that a port's feedback has, the columns of the signal that are summed into it."""
-
-
-def grouped(layout: Layout, output: Sequence[int]) -> tuple[int, ...]:
-    """The shape of a joined output, with one set of columns for all outputs of one head."""
-    if len(layout.groups) == len(layout.outputs):
-        return tuple(output)
-    one_of_each = joined_shape([layout.outputs[group[0]] for group in layout.groups])
-    one_of_each = one_of_each if len(one_of_each) > 1 else (*one_of_each, 1)  # of vectors (N,) that were joined
-    joined = joined_shape(list(layout.outputs.values()))
-    return tuple(b if a != b else c for a, b, c in zip(joined, one_of_each, output, strict=True))
-
-
-def columns(layout: Layout, lead: frozenset[str] | None) -> Columns | None:
-    """The columns of the signal that teach a port which leads to these outputs; `None` for all of them.
-
-    Outputs of one head share their columns, so that a block which is called once for each is taught alike.
-    """
-    groups = layout.groups
-    if lead is None or (len(lead) == len(layout.outputs) and len(groups) == len(lead)):
-        return None
-    span = dict(zip(layout.outputs, column_spans(list(layout.outputs.values())), strict=True))
-    return tuple(
-        tuple(span[name] for name in group if name in lead) or ((-1, span[group[0]][1] - span[group[0]][0]),)
-        for group in groups
-    )
 
 
 class Outputs:
@@ -124,7 +68,7 @@ class Outputs:
             )
         if len(joined) == 2:
             return torch.cat([t.reshape(len(t), -1) for t in parts], 1)
-        return torch.cat(list(parts), _dim(shapes[0]))
+        return torch.cat(list(parts), channel_dim(shapes[0]))
 
     @property
     def taken(self) -> Any:
@@ -156,7 +100,7 @@ class Outputs:
         if y.dim() == 2:
             parts = [y[:, a:b].reshape(shape) for (a, b), shape in zip(spans, shapes, strict=True)]
         else:
-            parts = [y.narrow(_dim(shapes[0]), a, b - a) for a, b in spans]
+            parts = [y.narrow(channel_dim(shapes[0]), a, b - a) for a, b in spans]
         # a compiler makes a view of the output again from what the output is a view of, which has no gradient
         return [part.clone() for part in parts] if torch.compiler.is_compiling() else parts
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
+
+from skipback.blocks.cuts import Layout
 
 
 def output_rows(y: Tensor) -> Tensor:
@@ -190,77 +191,61 @@ class SpreadRows(PortRows):
         return port[0] == output[0] and self.shape(port) == tuple(spec_shape)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PortSpec:
-    """Where teaching arrives: the output of one block.
+# -------------------------------------------------------------------------------------- columns of several outputs
 
-    Attributes:
-        name: the block's name, as in `net.named_modules()`.
-        shape: P, the shape of one row of the port.
-        outputs: C, numbers per row at the network's output.
-        dtype: what the feedback is stored in (the dtype of the network's parameters).
-        device: where the port lives.
-        rows: what a row of this port is: a sample, a position of a sequence, a place of an image.
-        reader: weight of the `nn.Linear` fed by this port, used to initialise feedback from weights (FWM). `None` if
-            another module reads the port, and always `None` after initialisation.
+
+def joined_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The shape of several outputs side by side: the last dimension (channels of images) joined, or all flattened."""
+    if len(shapes) == 1:
+        return tuple(shapes[0])
+    first, dim = shapes[0], channel_dim(shapes[0])
+    if dim and all(_rest(shape) == _rest(first) for shape in shapes):  # vectors (N,) become the columns of a matrix
+        return (*first[:dim], sum(shape[dim] for shape in shapes), *first[dim + 1 :])
+    return (first[0], sum(math.prod(shape[1:]) for shape in shapes))
+
+
+def channel_dim(shape: Sequence[int]) -> int:
+    """The dimension along which outputs are joined: the last one, or the channels of an image."""
+    return 1 if len(shape) > 3 else len(shape) - 1
+
+
+def _rest(shape: Sequence[int]) -> tuple[int, ...]:
+    dim = channel_dim(shape)
+    return (*shape[:dim], -1, *shape[dim + 1 :])
+
+
+def column_spans(shapes: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """For each of several outputs, its columns (start, stop) in the rows of the joined one."""
+    flat = len(joined_shape(shapes)) == 2
+    widths = [math.prod(shape[1:]) if flat else shape[channel_dim(shape)] for shape in shapes]
+    stops = [sum(widths[: k + 1]) for k in range(len(widths))]
+    return [(stop - width, stop) for stop, width in zip(stops, widths, strict=True)]
+
+
+Columns = tuple[tuple[tuple[int, int], ...], ...]
+"""For each group of columns that a port's feedback has, the columns of the signal that are summed into it."""
+
+
+def grouped(layout: Layout, output: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a joined output, with one set of columns for all outputs of one head."""
+    if len(layout.groups) == len(layout.outputs):
+        return tuple(output)
+    one_of_each = joined_shape([layout.outputs[group[0]] for group in layout.groups])
+    one_of_each = one_of_each if len(one_of_each) > 1 else (*one_of_each, 1)  # of vectors (N,) that were joined
+    joined = joined_shape(list(layout.outputs.values()))
+    return tuple(b if a != b else c for a, b, c in zip(joined, one_of_each, output, strict=True))
+
+
+def columns(layout: Layout, lead: frozenset[str] | None) -> Columns | None:
+    """The columns of the signal that teach a port which leads to these outputs; `None` for all of them.
+
+    Outputs of one head share their columns, so that a block which is called once for each is taught alike.
     """
-
-    name: str
-    shape: tuple[int, ...]
-    outputs: int
-    dtype: torch.dtype
-    device: torch.device
-    rows: PortRows = PER_SAMPLE
-    reader: Tensor | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def size(self) -> int:
-        """D, the number of units of one row."""
-        return math.prod(self.shape)
-
-    def of_port(self, h: Tensor) -> Tensor:
-        """A port, or its teaching or gradient, as rows (R, *P)."""
-        return self.rows.of_port(h, self.shape)
-
-    @property
-    def positions(self) -> int:
-        """1 where the port has several rows per sample, each taught by itself; else 0."""
-        return int(not self.rows.per_sample)
-
-    def check(self, port: Tensor, version: int, output: Sequence[int]) -> None:
-        """Refuse a port that no longer fits. Costs no synchronisation, and nothing under torch.compile but guards.
-
-        Raises:
-            ValueError: its rows, or those of the output, are of another size.
-            RuntimeError: it was changed in place since it had this version.
-        """
-        if not self.fits(port, output):
-            raise ValueError(
-                self.misfit(port, f"the output has shape {tuple(output)}", "the batch must come first and")
-            )
-        self.check_unchanged(port, version)
-
-    def check_unchanged(self, port: Tensor, version: int) -> None:
-        """Refuse a port that was changed in place since it had this version (-1 under torch.compile, which tells none).
-
-        Raises:
-            RuntimeError: it was.
-        """
-        if version >= 0 and port._version != version:
-            raise RuntimeError(
-                f"the output of block {self.name!r} was changed in place after the cut, which did not happen in the "
-                "forward pass that found the blocks: attach with an example that takes the same path, in training mode"
-            )
-
-    def fits(self, port: Tensor, output: Sequence[int]) -> bool:
-        """Whether this port, and an output of this shape, are those that its feedback was made for."""
-        return self.rows.fits(port.shape, self.shape, output) and self.rows.outputs(output) == self.outputs
-
-    def misfit(self, port: Tensor, other: str, law: str) -> str:
-        """What to say of a port that does not fit its feedback."""
-        each = "sample" if self.rows.per_sample else "position"
-        shared = "" if self.positions else " (structures.PerPosition() teaches positions and places of any number)"
-        return (
-            f"port {self.name!r} has shape {tuple(port.shape)}, its feedback teaches {tuple(self.shape)} per {each} "
-            f"from {self.outputs} numbers, and {other}: {law} other sizes must not change{shared}"
-        )
+    groups = layout.groups
+    if lead is None or (len(lead) == len(layout.outputs) and len(groups) == len(lead)):
+        return None
+    span = dict(zip(layout.outputs, column_spans(list(layout.outputs.values())), strict=True))
+    return tuple(
+        tuple(span[name] for name in group if name in lead) or ((-1, span[group[0]][1] - span[group[0]][0]),)
+        for group in groups
+    )

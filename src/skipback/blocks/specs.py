@@ -7,16 +7,94 @@ once more with one sample more, and what grows is the batch. A sequence is told 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from skipback.blocks.cuts import Layout
-from skipback.blocks.rows import PER_SAMPLE, PlaceRows, PortRows, PortSpec, PositionRows, SpreadRows
+from skipback.blocks.rows import PER_SAMPLE, PlaceRows, PortRows, PositionRows, SpreadRows
 from skipback.blocks.trees import map_tensors, tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortSpec:
+    """Where teaching arrives: the output of one block.
+
+    Attributes:
+        name: the block's name, as in `net.named_modules()`.
+        shape: P, the shape of one row of the port.
+        outputs: C, numbers per row at the network's output.
+        dtype: what the feedback is stored in (the dtype of the network's parameters).
+        device: where the port lives.
+        rows: what a row of this port is: a sample, a position of a sequence, a place of an image.
+        reader: weight of the `nn.Linear` fed by this port, used to initialise feedback from weights (FWM). `None` if
+            another module reads the port, and always `None` after initialisation.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    outputs: int
+    dtype: torch.dtype
+    device: torch.device
+    rows: PortRows = PER_SAMPLE
+    reader: Tensor | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def size(self) -> int:
+        """D, the number of units of one row."""
+        return math.prod(self.shape)
+
+    def of_port(self, h: Tensor) -> Tensor:
+        """A port, or its teaching or gradient, as rows (R, *P)."""
+        return self.rows.of_port(h, self.shape)
+
+    @property
+    def positions(self) -> int:
+        """1 where the port has several rows per sample, each taught by itself; else 0."""
+        return int(not self.rows.per_sample)
+
+    def check(self, port: Tensor, version: int, output: Sequence[int]) -> None:
+        """Refuse a port that no longer fits. Costs no synchronisation, and nothing under torch.compile but guards.
+
+        Raises:
+            ValueError: its rows, or those of the output, are of another size.
+            RuntimeError: it was changed in place since it had this version.
+        """
+        if not self.fits(port, output):
+            raise ValueError(
+                self.misfit(port, f"the output has shape {tuple(output)}", "the batch must come first and")
+            )
+        self.check_unchanged(port, version)
+
+    def check_unchanged(self, port: Tensor, version: int) -> None:
+        """Refuse a port that was changed in place since it had this version (-1 under torch.compile, which tells none).
+
+        Raises:
+            RuntimeError: it was.
+        """
+        if version >= 0 and port._version != version:
+            raise RuntimeError(
+                f"the output of block {self.name!r} was changed in place after the cut, which did not happen in the "
+                "forward pass that found the blocks: attach with an example that takes the same path, in training mode"
+            )
+
+    def fits(self, port: Tensor, output: Sequence[int]) -> bool:
+        """Whether this port, and an output of this shape, are those that its feedback was made for."""
+        return self.rows.fits(port.shape, self.shape, output) and self.rows.outputs(output) == self.outputs
+
+    def misfit(self, port: Tensor, other: str, law: str) -> str:
+        """What to say of a port that does not fit its feedback."""
+        each = "sample" if self.rows.per_sample else "position"
+        shared = "" if self.positions else " (structures.PerPosition() teaches positions and places of any number)"
+        return (
+            f"port {self.name!r} has shape {tuple(port.shape)}, its feedback teaches {tuple(self.shape)} per {each} "
+            f"from {self.outputs} numbers, and {other}: {law} other sizes must not change{shared}"
+        )
+
 
 Shapes = dict[str, Tensor]
 """By block, the port of one pass; under "" the output."""

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skipback.blocks.outputs import Columns
-from skipback.blocks.rows import PER_SAMPLE, PortSpec, output_rows
+from skipback.blocks.rows import PER_SAMPLE, Columns, output_rows
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import FeedbackTensors, Lesson, Sees
 from skipback.core.method import Direct
 from skipback.core.records import BatchContext, Needs, SignalInputs

@@ -13,16 +13,17 @@ from typing_extensions import override
 
 from skipback.advice import advise, advise_error, no_context, one_signed_columns, refuse_untaught
 from skipback.blocks import Pass, first_tensor, in_backward
-from skipback.blocks.outputs import Outputs, columns, grouped, joined_shape
-from skipback.blocks.rows import PortSpec, output_rows, row_width
-from skipback.blocks.specs import spec_of, specs
+from skipback.blocks.outputs import Outputs
+from skipback.blocks.rows import columns, grouped, joined_shape, output_rows, row_width
+from skipback.blocks.specs import PortSpec, spec_of, specs
 from skipback.core.broadcast import Plan, broadcast, where_error
 from skipback.core.feedback import FeedbackTensors, ForwardPasses, Sees
 from skipback.core.method import Direct
 from skipback.core.records import BatchContext, Needs, SignalInputs
 from skipback.core.route import Call, CutRoute, Site, ports_of
+from skipback.draws import seeded
 from skipback.memory import Memory
-from skipback.streams import Stream, seeded
+from skipback.streams import Stream
 from skipback.targets import as_matrix, masked, matrix_of, row_count
 
 SHAPE, VERSION = attrgetter("shape"), attrgetter("_version")
@@ -64,11 +65,11 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self.direct, self.seed, self.like = method, site.seed, (next(site.net.parameters()),)
         needs, sees = method.signal.needs, method.feedback.sees
         # asked at every step, and a flag takes as long to ask as a small product
-        self.early_known, self.by_ids, self.by_target = needs.early, Needs.IDS in needs, Needs.TARGET in needs
+        self.by_ids, self.by_target = Needs.IDS in needs, Needs.TARGET in needs
         self.by_gradient, self.by_activity = Needs.GRADIENT in needs, Sees.ACTIVITY in sees
+        self.early_known = not self.by_gradient and Needs.OUTPUT not in needs
         self.looks_ahead = bool(sees & (Sees.JACOBIAN | Sees.RELAY))
         self.learns = method.feedback.learns
-        self.means = method.signal.means
         self.targets_seen = self.error_seen = False
         shapes = list(site.layout.outputs.values())
         if len(shapes) > 1 and self.by_target:
@@ -341,7 +342,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         signal = self.direct.signal(SignalInputs(gradient=e, output=rows, target=target, memory=stored))
         if mask is None or e is not None:
             return signal
-        if not self.means or rows is not None:  # after the pass, the error says how many are left
+        if not self.direct.signal.means or rows is not None:  # after the pass, the error says how many are left
             return signal * mask
         return signal * (mask * (len(mask) / mask.sum().clamp_min(1).to(signal.dtype)))
 

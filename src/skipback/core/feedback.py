@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from typing_extensions import override
 
 from skipback.blocks import Layout
-from skipback.blocks.rows import PortSpec
+from skipback.blocks.specs import PortSpec
 from skipback.draws import Draw, Uniform
 from skipback.streams import Stream
 

@@ -21,7 +21,6 @@ from skipback.advice import INPUT_GRADIENT, TRANSFORMED, OptimizerWatch, advise,
 from skipback.blocks import Gate, Layout, find, map_tensors, tapped
 from skipback.blocks.outputs import joined_output
 from skipback.blocks.state import all_trainable, untouched
-from skipback.blocks.summary import summary
 from skipback.core.method import Method
 from skipback.core.records import NO_CONTEXT, BatchContext
 from skipback.core.route import ROUTES, Call, Route, Site
@@ -71,7 +70,8 @@ class TaughtNetwork(nn.Module):
         self.layout: Layout | None = None
         self.route = None
         # what changes with every pass lives in objects of its own: nn.Module pays microseconds for each attribute set
-        self.gate, self.watch, self.learns = Gate(), OptimizerWatch(), method.learns
+        self.gate, self.learns = Gate(), method.learns
+        self.watch = OptimizerWatch() if self.learns else None
         self._contexts: list[BatchContext] = []
         self.replaced = vars(net).get("forward")
         net.forward = Forward(self, net.forward)
@@ -163,7 +163,7 @@ class TaughtNetwork(nn.Module):
         """Refuse feedback that no other process averages, and warn of feedback that no optimizer steps."""
         if self.net.training and not self.gate.inside:
             check_ranks(self.learns)
-        if not self.watch.done and not torch.compiler.is_compiling():
+        if self.watch is not None and not self.watch.done and not torch.compiler.is_compiling():
             self.watch.look(self.net.parameters(), list(route.parameters()))
 
     @contextlib.contextmanager
@@ -230,7 +230,7 @@ class TaughtNetwork(nn.Module):
         """A table of the blocks: name, shape of the port, shape of the feedback, parameters."""
         if self.layout is None or self.route is None:
             return "blocks are found at the first forward pass"
-        return summary(self.layout, self.route.describe, self.frozen)
+        return self.layout.table(self.route.describe, self.frozen)
 
     # ------------------------------------------------------------------------------------------- finding blocks
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from skipback.advice import SkipbackWarning as SkipbackWarning
-from skipback.blocks.rows import PortSpec as PortSpec
+from skipback.blocks.specs import PortSpec as PortSpec
 from skipback.targets import as_matrix as as_matrix
 from skipback.targets import matrix_of as matrix_of
 

@@ -16,7 +16,8 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from skipback.blocks import Cut
-from skipback.blocks.rows import PortSpec, output_rows
+from skipback.blocks.rows import output_rows
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import ForwardPasses, Matrix, Sees
 from skipback.forward.tangents import tangent_pass
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from skipback.blocks.rows import PortSpec, PositionRows
+from skipback.blocks.rows import PositionRows
+from skipback.blocks.specs import PortSpec
 from skipback.blocks.state import untouched
 from skipback.core.records import Loss
 from skipback.learner import Learner

@@ -30,7 +30,7 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from skipback.blocks.rows import PortSpec
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import Feedback, FeedbackTensors, Matrix, drawn
 from skipback.core.method import Direct, Paper
 from skipback.draws import Draw, Uniform

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from skipback.blocks.rows import PortSpec
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, projected
 from skipback.core.method import Direct, Paper
 from skipback.draws import Draw, Gaussian

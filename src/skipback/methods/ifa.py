@@ -27,7 +27,7 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from skipback.blocks.rows import PortSpec
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import Feedback, FeedbackTensors, ForwardPasses, Lesson, Matrix, Sees
 from skipback.core.method import Direct
 from skipback.draws import Draw, Uniform

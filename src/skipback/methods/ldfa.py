@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from skipback.blocks.rows import PortSpec
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, Sees, correlation, projected
 from skipback.core.method import Direct, Paper
 from skipback.draws import Draw, Orthogonal, Zeros

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from skipback.blocks import Met, Pass
-from skipback.blocks.outputs import Outputs, joined_shape
-from skipback.blocks.rows import row_width
+from skipback.blocks.outputs import Outputs
+from skipback.blocks.rows import joined_shape, row_width
 from skipback.blocks.specs import specs
 from skipback.core.records import BatchContext
 from skipback.core.route import Call, CutRoute, Site, ports_of
+from skipback.draws import seeded
 from skipback.estimate import Estimate
 from skipback.routes.perturbed import Perturbed, refused
-from skipback.streams import Stream, refuse_compiled, seeded
+from skipback.streams import Stream, refuse_compiled
 from skipback.targets import as_matrix
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skipback.blocks import Layout, Pass, Place, cutting, named_outputs, read
-from skipback.blocks.rows import PortSpec
+from skipback.blocks.specs import PortSpec
 from skipback.blocks.state import untouched
 
 

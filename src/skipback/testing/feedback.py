@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from skipback.blocks.rows import PortSpec
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, Sees
 from skipback.testing.laws import (
     check_close,

@@ -127,7 +127,7 @@ class Teacher:
             kept = None if found is None else found.view(*e.shape[:2], 1)
         else:
             kept = e.any(2, keepdim=True)
-        if kept is None or not self.members[0].means:
+        if kept is None or not self.signal.means:
             return signal if kept is None else signal * kept
         return signal * (kept * (kept.shape[1] / kept.sum(1, keepdim=True).clamp_min(1).to(signal.dtype)))
 
