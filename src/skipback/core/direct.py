@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -16,7 +16,7 @@ from skipback.blocks import Pass, first_tensor, in_backward
 from skipback.blocks.outputs import Outputs
 from skipback.blocks.rows import columns, grouped, joined_shape, output_rows, row_width
 from skipback.blocks.specs import PortSpec, spec_of, specs
-from skipback.core.broadcast import Plan, broadcast, where_error
+from skipback.core.broadcast import Broadcast, Plan, where_error
 from skipback.core.feedback import FeedbackTensors, ForwardPasses, Sees
 from skipback.core.method import Direct
 from skipback.core.records import BatchContext, Needs, SignalInputs
@@ -27,23 +27,6 @@ from skipback.streams import Stream
 from skipback.targets import as_matrix, masked, matrix_of, row_count
 
 SHAPE, VERSION = attrgetter("shape"), attrgetter("_version")
-
-
-@dataclass(eq=False)
-class Way:
-    """One way through the network, as it is taught.
-
-    Attributes:
-        plan: the ports of its passes.
-        picks: their numbers among the tensors that a pass meets.
-        whole: whether those are all.
-        fitted: shapes of the output and the ports that were found to fit.
-    """
-
-    plan: Plan
-    picks: tuple[int, ...]
-    whole: bool
-    fitted: set[Any] = field(default_factory=set)
 
 
 class DirectRoute(CutRoute, runs=(Direct,)):
@@ -80,7 +63,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self.width = row_width(self.shape)
         self.ports: dict[str, PortSpec] = {}
         self.names: dict[str, list[str]] = {}
-        self.ways: dict[Any, Way] = {}
+        self.plans: dict[Any, Plan] = {}
         self.whole: Plan | None = None
         fitted, shared = grouped(site.layout, self.shape), method.feedback.shares_positions
         found = specs(site.net, site.layout, self.shape, fitted, shared, site.look)
@@ -204,50 +187,43 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             key = run.fingerprint((y,))
         else:  # the same; written out, as it is asked at every pass
             key = (*run.calls, *run.marks, -1 if y.grad_fn is None else y.grad_fn._sequence_nr() - run.first)
-        way = self.ways.get(key) or self._way(key, output, run)
-        if not way.picks:  # all hidden blocks are frozen
+        plan = self.plans.get(key) or self._plan(key, output, run)
+        if not plan.ports:  # all hidden blocks are frozen
             self.remember(y, context)
             return y
         held: Any = self._parameters if self.learns else self._buffers
-        parts = list(map(held.__getitem__, way.plan.names))
+        parts = list(map(held.__getitem__, plan.names))
         if parts and parts[0].device != y.device:
             self.follow(y.device)
-            parts = list(map(held.__getitem__, way.plan.names))
-        ports = run.tensors if way.whole else [run.tensors[i] for i in way.picks]
+            parts = list(map(held.__getitem__, plan.names))
+        ports = run.tensors if plan.picks is None else [run.tensors[i] for i in plan.picks]
         if compiling:  # which knows no attrgetter
-            self._check_ports(way, run, y)
-        elif (y.shape, *map(SHAPE, ports)) not in way.fitted or list(map(VERSION, run.tensors)) != run.versions:
-            self._check_ports(way, run, y)
-            way.fitted.add((y.shape, *map(SHAPE, ports)))
+            self._check_ports(plan, run, y)
+        elif (y.shape, *map(SHAPE, ports)) not in plan.fitted or list(map(VERSION, run.tensors)) != run.versions:
+            self._check_ports(plan, run, y)
+            plan.fitted.add((y.shape, *map(SHAPE, ports)))
         known, target = self._known(y, ports[0], context) if self.by_target else (None, None)
-        return broadcast(
-            way.plan,
-            y,
-            known=known,
-            target=target,
-            context=context,
-            ports=ports,
-            parts=parts,
-            ahead=_in_order(ahead, way.plan) if ahead else (),
-            first=None if compiling or self.error_seen else self.look,
-        )
+        seen = _in_order(ahead, plan) if ahead else [None] * len(ports)
+        first = None if compiling or self.error_seen else self.look
+        result: Tensor = Broadcast.apply(plan, context, first, y, known, target, *ports, *seen, *parts)  # type: ignore[no-untyped-call]
+        return result
 
-    def _way(self, key: Any, output: Any, run: Pass) -> Way:
-        """Read a pass that takes a new way through the network."""
+    def _plan(self, key: Any, output: Any, run: Pass) -> Plan:
+        """The plan of a pass that takes a new way through the network."""
         path = self.path(output, run, key)
         met = ports_of(run, path)
         for block, one in met:
             if block not in self.ports:
                 self._add(block, one.tensor)
         leads = [lead for block, lead in zip(path.blocks, path.leads, strict=True) if block is not None]
-        plan = self.plan([block for block, _ in met], leads)
-        picks = tuple(k for k, block in enumerate(path.blocks) if block is not None)
-        way = self.ways[key] = Way(plan, picks, whole=len(picks) == len(path.blocks))
-        return way
+        plan = self.plans[key] = self.plan([block for block, _ in met], leads)
+        if len(met) < len(run.met):
+            plan.picks = tuple(k for k, block in enumerate(path.blocks) if block is not None)
+        return plan
 
-    def _check_ports(self, way: Way, run: Pass, y: Tensor) -> None:
+    def _check_ports(self, plan: Plan, run: Pass, y: Tensor) -> None:
         output = grouped(self.layout, y.shape)
-        for spec, k in zip(way.plan.ports, way.picks, strict=True):
+        for spec, k in zip(plan.ports, plan.picks or range(len(run.tensors)), strict=True):
             spec.check(run.tensors[k], run.versions[k], output)
 
     def look(self, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
