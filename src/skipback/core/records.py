@@ -22,6 +22,9 @@ Loss = Callable[[Any, Any], Tensor]
 """loss(output, target) -> one number. The output is the tensor that the network returns, or all that it returns if that
 is more than one."""
 
+Watch = Callable[[Any, Any], object]
+"""watch(output, target): looks at what a loss gets in each step."""
+
 
 class Needs(enum.Flag):
     """What a signal looks at. It is *early* when it needs neither the output nor the gradient."""
