@@ -80,14 +80,6 @@ def masked(target: Tensor, known: Tensor | None, mask: Tensor) -> Tensor:
     return rows if known is None else rows & known
 
 
-def row_count(target: Tensor, width: int, dims: int) -> int:
-    """How many rows an output of this many dimensions, and numbers per row, has for a target."""
-    each = target.shape[1:].numel() == 1 or target.dim() == dims - 1
-    if not target.is_floating_point() and width > 1 and each:
-        return target.numel()
-    return len(target) if target.numel() % width else target.numel() // width
-
-
 def output_shape(target: Tensor, rows: int, width: int, dims: int) -> tuple[int, ...]:
     """The shape that the output of a pass will have, from its target, and the rows of that as a matrix."""
     if dims < 3:

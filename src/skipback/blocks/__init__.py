@@ -4,7 +4,8 @@
 `passes` records one forward pass, `paths` reads it, and `find` decides.
 """
 
-from skipback.blocks.cuts import Cut, Layout, OnPort, Path, Place, Segment, Sites, cutting, hook, tapped
+from skipback.blocks.contexts import OnPort, Sites, cutting, hook, tapped
+from skipback.blocks.cuts import Cut, Layout, Path, Place, Segment
 from skipback.blocks.find import NO_OUTPUT, find
 from skipback.blocks.passes import Cutter, Gate, Met, Pass, behind, check_inside, in_backward
 from skipback.blocks.paths import read

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.blocks.cuts import Cut, Layout, Path, Place, Segment, cutting
+from skipback.blocks.contexts import cutting
+from skipback.blocks.cuts import Cut, Layout, Path, Place, Segment
 from skipback.blocks.passes import Pass
 from skipback.blocks.paths import Reading
 from skipback.blocks.trees import has_parameter, named_outputs, units

@@ -122,7 +122,7 @@ def specs(
         ValueError: the batch of a port is not found, or is its only dimension.
     """
     like, doubt = next(net.parameters()), _Doubt(look, output)
-    readers = {cut.block: net.get_submodule(cut.module) for cut in layout.cuts if cut.before}
+    readers = {cut.block: net.get_submodule(cut.place.module) for cut in layout.cuts if cut.place.before}
     found = []
     for segment in layout.segments[:-1]:
         reader = readers.get(segment.block)

@@ -24,7 +24,7 @@ from skipback.core.route import Call, CutRoute, Site, ports_of
 from skipback.draws import seeded
 from skipback.memory import Memory
 from skipback.streams import Stream
-from skipback.targets import as_matrix, masked, matrix_of, row_count
+from skipback.targets import as_matrix, masked, matrix_of
 
 SHAPE, VERSION = attrgetter("shape"), attrgetter("_version")
 
@@ -289,8 +289,10 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         t, ids = context.target, context.ids
         if t is None or (self.by_ids and ids is None):
             raise ValueError(no_context(type(self.direct.signal).__name__, self.by_ids))
-        shape = row_count(t, self.width, len(self.shape)), self.width
-        target, mask = self._target(context, shape, self.dtype, t.device)
+        width, each = self.width, t.shape[1:].numel() == 1 or t.dim() == len(self.shape) - 1
+        indices = each and width > 1 and not t.is_floating_point()
+        count = t.numel() if indices else len(t) if t.numel() % width else t.numel() // width
+        target, mask = self._target(context, (count, width), self.dtype, t.device)
         return self.signal_of(None, None, target, mask, ids), target
 
     def _target(

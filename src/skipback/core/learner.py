@@ -19,8 +19,8 @@ from torch.nn.parameter import is_lazy
 
 from skipback.advice import INPUT_GRADIENT, TRANSFORMED, OptimizerWatch, advise, check_ranks
 from skipback.blocks import Gate, Layout, find, map_tensors, tapped
+from skipback.blocks.contexts import all_trainable, untouched
 from skipback.blocks.outputs import joined_output
-from skipback.blocks.state import all_trainable, untouched
 from skipback.core.method import Method
 from skipback.core.records import NO_CONTEXT, BatchContext
 from skipback.core.route import ROUTES, Call, Route, Site
@@ -237,9 +237,22 @@ class TaughtNetwork(nn.Module):
 
     def summary(self) -> str:
         """A table of the blocks: name, shape of the port, shape of the feedback, parameters."""
-        if self.layout is None or self.route is None:
+        layout, route, frozen = self.layout, self.route, self.frozen
+        if layout is None or route is None:
             return "blocks are found at the first forward pass"
-        return self.layout.table(self.route.describe, self.frozen)
+        rows = [("block", "port", "feedback", "parameters", "")]
+        after = {cut.block for cut in layout.cuts if not cut.place.before and not layout.named}
+        for segment in layout.segments:
+            head, count = segment is layout.segments[-1], sum(p.numel() for p in segment.parameters)
+            note = "cut at its own output: an activation after it is not its own" if segment.block in after else ""
+            port = " x ".join(map(str, segment.shape[1:])) or "1"
+            taught = "exact gradient" if head else route.describe(segment.block)
+            rows.append((segment.block, port, taught, f"{count:,}", "" if head else note))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        if len(layout.outputs) > 1:
+            lines.append(f"outputs that teach: {', '.join(layout.outputs)}")
+        return "\n".join([*lines, *([f"not taught: {', '.join(frozen)}"] if frozen else [])])
 
     # ------------------------------------------------------------------------------------------- finding blocks
 

@@ -26,8 +26,8 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from skipback.blocks import NO_OUTPUT, Cut, Layout, Place, Sites, cutting, first_tensor, map_tensors, tensors
+from skipback.blocks.contexts import same_random_state
 from skipback.blocks.outputs import joined_output
-from skipback.blocks.state import same_random_state
 from skipback.streams import COMPILED, refuse_compiled
 
 Noise = Callable[[Cut, Tensor], Tensor]

@@ -12,8 +12,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.utils.parametrize import ParametrizationList
 
 from skipback.blocks import first_tensor
+from skipback.blocks.contexts import untouched
 from skipback.blocks.outputs import Outputs
-from skipback.blocks.state import untouched
 from skipback.learner import Learner
 from skipback.routes.transported import Convolution, Linear
 

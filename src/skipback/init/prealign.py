@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from skipback.blocks.state import untouched
+from skipback.blocks.contexts import untouched
 from skipback.core.records import Loss
 from skipback.init.behind import SOLVED, form, observe, plan
 from skipback.init.solve import convolution, dense

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skipback.blocks.state import untouched
+from skipback.blocks.contexts import untouched
 from skipback.core.records import Loss
 from skipback.learner import Learner
 from skipback.measure.aside import prepare

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from skipback.blocks import Layout, find
+from skipback.blocks.contexts import all_trainable, untouched
 from skipback.blocks.outputs import lost_of
-from skipback.blocks.state import all_trainable, untouched
 from skipback.core.records import Loss
 from skipback.learner import Learner
 

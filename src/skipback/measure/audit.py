@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from skipback.advice import SkipbackWarning
 from skipback.blocks import Layout
-from skipback.blocks.state import untouched
+from skipback.blocks.contexts import untouched
 from skipback.core.records import Loss
 from skipback.learner import Learner
 from skipback.measure.aside import aside, gradients, layout_of, prepare, teach

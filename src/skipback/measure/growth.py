@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from skipback.blocks import Cut, tapped
-from skipback.blocks.state import untouched
+from skipback.blocks.contexts import untouched
 from skipback.core.records import Loss
 from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict

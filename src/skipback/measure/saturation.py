@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from skipback.blocks import Cut, first_tensor, tapped
-from skipback.blocks.state import untouched
+from skipback.blocks.contexts import untouched
 from skipback.core.records import Loss
 from skipback.learner import Learner
 from skipback.measure.aside import layout_of, prepare

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from skipback.blocks import Layout, map_tensors
-from skipback.blocks.state import untouched
+from skipback.blocks.contexts import untouched
 from skipback.core.records import Loss
 from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from skipback.blocks import Layout, Pass, Place, cutting, named_outputs, read
+from skipback.blocks.contexts import untouched
 from skipback.blocks.specs import PortSpec
-from skipback.blocks.state import untouched
 
 
 def shared(layout: Layout) -> bool:
