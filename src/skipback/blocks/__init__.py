@@ -1,10 +1,12 @@
 """Blocks: find where the graph of any `nn.Module` is cut, check that no gradient crosses, and cut it.
 
-`trees` knows what modules exchange, `units` names the modules that start a block, `cuts` holds the records and hooks,
-`passes` records one forward pass, `paths` reads it, and `find` decides.
+`trees` knows what modules exchange, and names those that start a block; `cuts` holds the records, `contexts` what is
+open for a while on a network; `passes` records one forward pass, `paths` reads it, and `find` decides. `outputs` are
+what a network returns, as one tensor; `rows` and `specs` say which rows of a port and the output belong together.
+Nothing here knows a method.
 """
 
-from skipback.blocks.contexts import OnPort, Sites, cutting, hook, tapped
+from skipback.blocks.contexts import OnPort, Sites, cutting, hooked, tapped
 from skipback.blocks.cuts import Cut, Layout, Path, Place, Segment
 from skipback.blocks.find import NO_OUTPUT, find
 from skipback.blocks.passes import Cutter, Gate, Met, Pass, behind, check_inside, in_backward
@@ -29,7 +31,7 @@ __all__ = [
     "cutting",
     "find",
     "first_tensor",
-    "hook",
+    "hooked",
     "in_backward",
     "map_tensors",
     "named_outputs",

@@ -33,12 +33,12 @@ class Hook:
         return self.on_tree(self.place, output)
 
 
-def hook(net: nn.Module, places: Iterable[Place], on_tree: OnTree) -> list[RemovableHandle]:
-    """Have `on_tree` called at each place, whenever the network runs."""
+def hooked(net: nn.Module, hooks: Iterable[Hook]) -> list[RemovableHandle]:
+    """Have each hook called at its place, whenever the network runs."""
     handles = []
-    for place in places:
-        module, each = net.get_submodule(place.module), Hook(place, on_tree)
-        if place.before:
+    for each in hooks:
+        module = net.get_submodule(each.place.module)
+        if each.place.before:
             handles.append(module.register_forward_pre_hook(each.before, with_kwargs=True))
         else:
             handles.append(module.register_forward_hook(each.after))
@@ -50,7 +50,7 @@ def cutting(net: nn.Module, places: Iterable[Place], on_tree: OnTree) -> Iterato
     """Inside, `on_tree` is called at each place."""
     handles: list[RemovableHandle] = []
     try:
-        handles += hook(net, places, on_tree)
+        handles += hooked(net, [Hook(place, on_tree) for place in places])
         yield
     finally:
         for handle in handles:

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
 
+from skipback.blocks.contexts import Hook, hooked
 from skipback.blocks.cuts import Layout, Place
 from skipback.blocks.trees import map_tensors, tensors
 
@@ -305,12 +307,7 @@ class Cutter:
 
     def install(self) -> None:
         """Hook the network."""
-        for place in self.layout.places.values():
-            module, each = self.net.get_submodule(place.module), Cutting(self, place)
-            if place.before:
-                self.handles.append(module.register_forward_pre_hook(each.before, with_kwargs=True))
-            else:
-                self.handles.append(module.register_forward_hook(each.after))
+        self.handles = hooked(self.net, [Cutting(self, place) for place in self.layout.places.values()])
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -330,22 +327,22 @@ class Cutter:
         return Pass(self.net, ports=self.layout.ports).cut(place, tree)
 
 
-class Cutting:
-    """What a module calls at a place in training. An object: it is copied and pickled together with the network."""
+class Cutting(Hook):
+    """What a module calls at a place in training."""
 
     def __init__(self, cutter: Cutter, place: Place) -> None:
         self.cutter, self.place = cutter, place
 
+    @override
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """A forward pre-hook."""
         cutter = self.cutter
         if cutter.gate.plain or not torch.is_grad_enabled():
             return None
         tree = (args, kwargs)
         return cutter.outside(self.place, tree) if cutter.run is None else cutter.run.cut(self.place, tree)
 
+    @override
     def after(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """A forward hook."""
         cutter = self.cutter
         if cutter.gate.plain or not torch.is_grad_enabled():
             return None
