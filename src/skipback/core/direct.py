@@ -19,6 +19,7 @@ from skipback.blocks.specs import PortSpec, spec_of, specs
 from skipback.core.broadcast import Broadcast, Plan, where_error
 from skipback.core.feedback import FeedbackTensors, ForwardPasses, Sees
 from skipback.core.method import Direct
+from skipback.core.per_port import PerPort
 from skipback.core.records import BatchContext, Needs, SignalInputs
 from skipback.core.route import Call, CutRoute, Site, ports_of
 from skipback.draws import seeded
@@ -67,6 +68,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self.whole: Plan | None = None
         fitted, shared = grouped(site.layout, self.shape), method.feedback.shares_positions
         found = specs(site.net, site.layout, self.shape, fitted, shared, site.look)
+        if isinstance(method.feedback, PerPort):
+            method.feedback.check(found)
         self._fill(found, method.feedback.init(found, seeded("direct feedback", site.seed)))
         self.stream = Stream(site.seed) if Sees.JACOBIAN in sees else None
         self.memory = method.signal.memory(torch.Size(self.shape[1:]).numel()) if self.by_ids else None
