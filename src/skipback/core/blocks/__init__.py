@@ -8,7 +8,7 @@ from skipback.core.blocks.cuts import Cut, Layout, OnPort, Path, Place, Segment,
 from skipback.core.blocks.find import NO_OUTPUT, find
 from skipback.core.blocks.passes import Cutter, Met, Pass, behind, check_inside, in_backward
 from skipback.core.blocks.paths import read
-from skipback.core.blocks.trees import first_tensor, map_tensors, named_outputs, swap, tensors
+from skipback.core.blocks.trees import first_tensor, map_tensors, named_outputs, packed, swap, tensors
 from skipback.core.blocks.units import units
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "in_backward",
     "map_tensors",
     "named_outputs",
+    "packed",
     "read",
     "swap",
     "tapped",

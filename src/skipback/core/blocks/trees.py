@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 
 def _is_record(tree: Any) -> bool:
@@ -24,6 +25,14 @@ def tensors(tree: Any) -> list[Tensor]:
     elif _is_record(tree):
         tree = [getattr(tree, entry.name) for entry in dataclasses.fields(tree)]
     return [t for item in tree for t in tensors(item)] if isinstance(tree, tuple | list) else []
+
+
+def packed(tree: Any) -> list[PackedSequence]:
+    """All packed sequences in nested tuples, lists and dicts."""
+    if isinstance(tree, PackedSequence):
+        return [tree]
+    items = list(tree.values()) if isinstance(tree, dict) else tree
+    return [p for item in items for p in packed(item)] if isinstance(items, tuple | list) else []
 
 
 def map_tensors(tree: Any, f: Callable[[Tensor], Tensor]) -> Any:
