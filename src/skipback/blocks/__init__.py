@@ -11,7 +11,7 @@ from skipback.blocks.cuts import Cut, Layout, Path, Place, Segment
 from skipback.blocks.find import NO_OUTPUT, find
 from skipback.blocks.passes import Cutter, Gate, Met, Pass, behind, check_inside, in_backward
 from skipback.blocks.paths import read
-from skipback.blocks.trees import first_tensor, map_tensors, named_outputs, swap, tensors, units
+from skipback.blocks.trees import first_tensor, map_tensors, named_outputs, packed, swap, tensors, units
 
 __all__ = [
     "NO_OUTPUT",
@@ -35,6 +35,7 @@ __all__ = [
     "in_backward",
     "map_tensors",
     "named_outputs",
+    "packed",
     "read",
     "swap",
     "tapped",

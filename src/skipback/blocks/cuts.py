@@ -67,6 +67,23 @@ class Segment:
     parameters: tuple[nn.Parameter, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Owned:
+    """What one tensor of the pass that found the blocks was made of, and the block that it is the port of.
+
+    Attributes:
+        module: where it passed.
+        position: among the tensors there.
+        parameters: names of those it depends on, up to the cut before.
+        block: the block; `None` where another tensor stood for it.
+    """
+
+    module: str
+    position: int
+    parameters: frozenset[str]
+    block: str | None
+
+
 @dataclass(frozen=True)
 class Path:
     """One way through a network: what each attached tensor is, in the order in which the pass was cut.
@@ -98,6 +115,7 @@ class Layout:
         calls: the modules that the first pass called, in order.
         named: the user named the blocks.
         bare: by id, parameters that no module owns which was called.
+        owned: which block each tensor of the first pass is the port of, to know it again when parameters were frozen.
         refused: why the network cannot be cut here after all; empty if it can. Methods that cut nothing do not mind.
         paths: the ways through the network that were read so far.
     """
@@ -115,5 +133,6 @@ class Layout:
     calls: tuple[str, ...] = ()
     named: bool = False
     bare: frozenset[int] = frozenset()
+    owned: tuple[Owned, ...] = ()
     refused: str = ""
     paths: dict[Any, Path] = field(default_factory=dict)

@@ -6,6 +6,7 @@ output, ends in the flows that it was computed from: those are the ports that it
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from skipback.blocks.contexts import Hook, hooked
 from skipback.blocks.cuts import Layout, Place
-from skipback.blocks.trees import map_tensors, tensors
+from skipback.blocks.trees import map_tensors, packed, tensors
 
 
 @dataclass(frozen=True)
@@ -241,18 +241,26 @@ class Pass:
     def _check_visible(self, place: Place, tree: Any) -> None:
         """Refuse what a cut could not see into."""
         inputs = [*tree[0], *tree[1].values()] if place.before else [tree]
-        if any(isinstance(i, PackedSequence) for i in inputs):
+        if any(p.data.requires_grad for p in packed(inputs)):  # packed data alone needs no cut
             raise ValueError(
-                f"block {place.module!r} receives a PackedSequence, whose rows belong to no one sample, so nothing can "
-                "be taught there: pad the sequences instead (pad_sequence), or name other blocks with blocks=[...]"
+                f"block {place.module!r} {'receives' if place.before else 'returns'} a PackedSequence, whose rows "
+                "belong to no one sample, so nothing can be taught there: pad the sequences instead (pad_sequence), or "
+                "name other blocks with blocks=[...]"
             )
-        hidden = [i for i in inputs if not isinstance(i, Tensor | tuple | list | dict | str | int | float | None)]
+        hidden = [i for i in inputs if not isinstance(i, _OPEN)]
         if place.before and len(self.calls) > 1 and hidden and not tensors(inputs):
             raise ValueError(
                 f"block {place.module!r} receives a {type(hidden[0]).__name__}, and tensors inside of it cannot be "
                 "seen, so nothing could be cut there: let the blocks exchange tensors, or tuples, lists, dicts and "
                 "data classes of them"
             )
+
+
+_OPEN: tuple[type, ...] = (
+    *(Tensor, tuple, list, dict, type(None), str, bytes, int, float, complex, range, slice, enum.Enum),
+    *(torch.device, torch.dtype, torch.layout, torch.memory_format, torch.Generator),
+)
+"""What a cut can see into, or what holds no tensor."""
 
 
 def _start(flow: Tensor) -> Node:

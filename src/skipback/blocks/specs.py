@@ -172,6 +172,35 @@ def _rows(block: str, port: Sequence[int], output: Sequence[int], shared: bool, 
     return SpreadRows() if shared and len(port) > 2 else PER_SAMPLE
 
 
+def input_batch(look: Callable[..., Shapes], output: Sequence[int]) -> int:
+    """Which dimension of the first input counts the samples: that which makes the output longer; 0 if none does.
+
+    Args:
+        look: runs the network on the example with its inputs changed by a function.
+        output: the shape of the joined output.
+    """
+    doubt = _Doubt(look, output)
+    grows = (dim for dim in (0, 1) if doubt.grows(dim))
+    return next(grows, 0)
+
+
+def is_time_first(look: Callable[..., Shapes], output: Sequence[int]) -> bool:
+    """Whether an output (T, N, V) certainly counts samples in its second dimension.
+
+    Another input for the first sample then changes what is said of that sample alone, and another input at the first
+    position also what is said of other positions.
+    """
+    if len(output) != 3 or min(output[:2]) < 2:
+        return False
+    doubt = _Doubt(look, output)
+    y = doubt.changed("same", lambda tree: tree)
+    other = [doubt.changed(f"other{dim}", functools.partial(_repeated, dim)) for dim in (0, 1)]
+    if y is None or other[0] is None or other[1] is None:
+        return False
+    times, samples = (other[0] != y).any(2).any(1), (other[1] != y).any(2).any(0)
+    return bool(times[1:].any() and samples[0] and not samples[1:].any())
+
+
 class _Doubt:
     """Answers by further passes, each made when it is first asked for."""
 
@@ -186,11 +215,23 @@ class _Doubt:
         if same and count not in (*port[1:], *self.output[1:]):
             return PER_SAMPLE
         for dim in (0, 1):
-            more = self._pass(f"more{dim}", functools.partial(_longer, dim))
-            grown = _grown(self.output, more[""].shape) if more else None
-            if grown == (0, 1):
+            if self.grows(dim):
+                more = self._more(dim)
                 return self._of(port, more[block]) if block in more else None
         return PER_SAMPLE if same and not self.passes.get("more0") else None
+
+    def grows(self, dim: int) -> bool:
+        """Whether the output has one sample more where the inputs are longer by one in this dimension."""
+        more = self._more(dim)
+        return bool(more) and _grown(self.output, more[""].shape) == (0, 1)
+
+    def changed(self, name: str, change: Callable[[Any], Any]) -> Tensor | None:
+        """The output of changed inputs; `None` if they fail, or make it larger or smaller."""
+        found = self._pass(name, change)
+        return found[""] if found and tuple(found[""].shape) == self.output else None
+
+    def _more(self, dim: int) -> Shapes:
+        return self._pass(f"more{dim}", functools.partial(_longer, dim))
 
     def _of(self, port: Sequence[int], longer: Tensor) -> PortRows | None:
         found = _grown(port, longer.shape)
@@ -237,6 +278,17 @@ def _longer(dim: int, tree: Any) -> Any:
     return map_tensors(
         tree, lambda t: torch.cat([t, t.narrow(dim, 0, 1)], dim) if t.dim() > dim and t.shape[dim] == count else t
     )
+
+
+def _repeated(dim: int, tree: Any) -> Any:
+    """The second entry of all inputs, along this dimension, also in the place of the first."""
+
+    def repeated(t: Tensor) -> Tensor:
+        if t.dim() <= dim or t.shape[dim] < 2:
+            return t
+        return torch.cat([t.narrow(dim, 1, 1), t.narrow(dim, 1, t.shape[dim] - 1)], dim)
+
+    return map_tensors(tree, repeated)
 
 
 def _shorter(tree: Any) -> Any:

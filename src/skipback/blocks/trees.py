@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 
 def _is_record(tree: Any) -> bool:
@@ -33,6 +34,14 @@ def tensors(tree: Any) -> list[Tensor]:
     elif _is_record(tree):
         tree = [getattr(tree, entry.name) for entry in dataclasses.fields(tree)]
     return [t for item in tree for t in tensors(item)] if isinstance(tree, tuple | list) else []
+
+
+def packed(tree: Any) -> list[PackedSequence]:
+    """All packed sequences in nested tuples, lists and dicts."""
+    if isinstance(tree, PackedSequence):
+        return [tree]
+    items = list(tree.values()) if isinstance(tree, dict) else tree
+    return [p for item in items for p in packed(item)] if isinstance(items, tuple | list) else []
 
 
 def map_tensors(tree: Any, f: Callable[[Tensor], Tensor]) -> Any:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from skipback.advice import advise, advise_error, no_context, one_signed_columns, refuse_untaught
-from skipback.blocks import Pass, first_tensor, in_backward
+from skipback.blocks import Pass, first_tensor, in_backward, packed
 from skipback.blocks.outputs import Outputs
 from skipback.blocks.rows import columns, grouped, joined_shape, output_rows, row_width
-from skipback.blocks.specs import PortSpec, spec_of, specs
+from skipback.blocks.specs import PortSpec, input_batch, is_time_first, spec_of, specs
 from skipback.core.broadcast import Broadcast, Plan, where_error
 from skipback.core.feedback import FeedbackTensors, ForwardPasses, Sees
 from skipback.core.method import Direct
@@ -73,8 +73,12 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self._fill(found, method.feedback.init(found, seeded("direct feedback", site.seed)))
         self.stream = Stream(site.seed) if Sees.JACOBIAN in sees else None
         self.memory = method.signal.memory(torch.Size(self.shape[1:]).numel()) if self.by_ids else None
+        self.input_batch = 0
         if self.memory is not None:
             self.memory.to(self.like[0].device)
+            self.input_batch = input_batch(site.look, self.shape)
+            if is_time_first(site.look, self.shape):
+                raise ValueError(TIME_FIRST.format(shape=self.shape))
 
     # -------------------------------------------------------------------------------------------- the feedback
 
@@ -159,8 +163,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         if in_backward():
             raise RuntimeError(WHOLE_CHECKPOINT)
         x = first_tensor(inputs) if memory.input_checks_left > 0 else None
-        if x is not None:
-            memory.check_views(context.ids, x)
+        if x is not None and not packed(inputs):  # whose rows are no samples
+            memory.check_views(context.ids, x.movedim(self.input_batch, 0) if x.dim() > self.input_batch else x)
 
     def forward_mode(self, call: Call) -> Mapping[str, Tensor]:
         """What the feedback sees that needs forward-mode passes of its own, by block."""
@@ -375,6 +379,10 @@ def _in_order(ahead: Mapping[str, Tensor], plan: Plan) -> list[Tensor]:
 WHOLE_CHECKPOINT = (
     "the whole network runs again in backward (activation checkpointing), which a delayed signal does not survive: "
     "checkpoint parts of the network, not the network itself"
+)
+TIME_FIRST = (
+    "the output {shape} counts time in its first dimension and samples in its second, and a delayed signal stores one "
+    "error for each sample: let the network return the batch first (y.transpose(0, 1))"
 )
 ONE_OUTPUT = (
     "the network returns {count} outputs that are taught ({names}), and this signal is made from the target of one: "

@@ -79,7 +79,8 @@ class Direct(Method):
     feedback: Feedback = field(default_factory=Fixed)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "feedback", feedback_of(self.feedback))
+        if not isinstance(self.feedback, Feedback):
+            object.__setattr__(self, "feedback", feedback_of(self.feedback))
 
     @property
     def learns(self) -> str:

@@ -285,6 +285,25 @@ class EncoderDecoder(nn.Module):
         return self.out(self.decoder(self.target(y), memory).mean(1))
 
 
+class Speech(nn.Module):
+    """Whisper's encoder: two convolutions over time, a frozen table of positions, layers."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv1d(3, width, 3, padding=1), nn.Conv1d(width, width, 3, padding=1)
+        self.embed_positions = nn.Embedding(T, width)
+        self.embed_positions.requires_grad_(False)
+        self.layers = nn.ModuleList([Block(width), Block(width)])
+        self.layer_norm, self.classifier = nn.LayerNorm(width), nn.Linear(width, C)
+
+    def forward(self, x):
+        h = F.gelu(self.conv2(F.gelu(self.conv1(x)))).transpose(1, 2)
+        h = h + self.embed_positions(torch.arange(T))
+        for layer in self.layers:
+            h = layer(h)
+        return self.classifier(self.layer_norm(h).mean(1))
+
+
 # ------------------------------------------------------------------------------------------------------- recurrent
 
 
@@ -579,6 +598,10 @@ def _sparse(n):
 
 def _two(n):
     return (nets.batch((4, 3), n)[0], nets.batch((5, 3), n, seed=2)[0]), {}
+
+
+def _sound(n):
+    return (nets.batch((3, T), n)[0],), {}
 
 
 def _named(n):
