@@ -20,7 +20,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.parameter import is_lazy
 
 from skipback.core.advice import INPUT_GRADIENT, TRANSFORMED, advise, check_optimizer, check_ranks
-from skipback.core.blocks import Cut, Layout, find, map_tensors, tapped
+from skipback.core.blocks import Cut, Layout, find, map_tensors, run_otherwise, tapped
 from skipback.core.gate import Gate
 from skipback.core.method import Method
 from skipback.core.outputs import Outputs, joined_output
@@ -267,7 +267,7 @@ class TaughtNetwork(nn.Module):
             frozen = frozenset()  # all are: then it is what would be trained that counts
         run = functools.partial(self.net, *args, **kwargs)
         with self.exact(), untouched(self.net), all_trainable(self.net):
-            layout = find(self.net, self.names, run, frozen)
+            layout = find(self.net, self.names, run, frozen, lambda: run_otherwise(self.net, args, kwargs))
         self._build(layout, functools.partial(self._plainly, run), functools.partial(self._look, layout, args, kwargs))
         self.show(self.summary())
 
