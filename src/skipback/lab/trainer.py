@@ -55,7 +55,8 @@ class Trainer:
         self.rules = RULES[self.data.task]
         self.loss: TaskLoss = self.rules.loss(run.loss or "ce")
         self.feed = self.data.train.on(self.device, self._targets)
-        splits = {"test": self.data.test, "valid": self.data.valid}
+        self.judged = "test" if run.validation is None else "valid"  # held-out rows are not the test split
+        splits = {self.judged: self.data.test, **({} if run.validation else {"valid": self.data.valid})}
         self.scored = {name: feed.on(self.device, self._targets) for name, feed in splits.items() if feed is not None}
         torch.set_num_threads(run.threads)
         arithmetic = choices.precision(run.precision)
@@ -160,12 +161,12 @@ class Trainer:
         return sum(size * total.item() for size, total in sums.items()) / samples
 
     def evaluate(self, scores: dict[str, metrics.Metric] | None = None) -> dict[str, float]:
-        """Score the test split, and the validation split where the source has one.
+        """Score the test split, and the validation split where the source has one; else the rows that were held out.
 
         Args:
-            scores: what is asked of the test split besides the loss; `None` for what a row of metrics has.
+            scores: what is asked of the split that judges besides the loss; `None` for what a row of metrics has.
         """
-        wanted = {"test": scores} if scores is not None else {}
+        wanted = {self.judged: scores} if scores is not None else {}
         found = [self._score(feed, name, wanted.get(name)) for name, feed in self.scored.items()]
         return {name: value for split in found for name, value in split.items()}
 
@@ -184,7 +185,7 @@ class Trainer:
         return {f"{split}_{name}": value for name, value in found.items()}
 
     def scores(self) -> dict[str, float]:
-        """All scores of the test split, for the summary."""
+        """All scores of the split that judges, for the summary."""
         return self.evaluate(self.rules.every(self.data, self.loss))
 
     def measure(self) -> list[dict[str, Any]]:

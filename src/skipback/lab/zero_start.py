@@ -64,8 +64,8 @@ def zero_start(name: str, learner: Learner, batch: Batch, loss: Loss) -> str:
         for p, before in drawn:
             p.copy_(before)
     warnings.warn(
-        f"--zero-init: method {name!r} keeps its random start: at 0 its hidden weights get no gradient, and would never "
-        "move",
+        f"--zero-init: method {name!r} keeps its random start: at 0 its hidden weights get no gradient, and would "
+        "never move",
         SkipbackWarning,
         stacklevel=2,
     )
