@@ -136,7 +136,7 @@ class RecordedRun:
 
     def final(self, metric: ReportedMetric) -> float | None:
         """The result of a run that is over; None where that is none: it diverged, or nothing moved."""
-        value = getattr(self.summary, metric.key, None)
+        value: float | None = getattr(self.summary, metric.key, None)
         if value is None or not math.isfinite(value) or self.state in (DIVERGED, UNMOVED):
             return None
         return value
