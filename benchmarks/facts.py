@@ -126,10 +126,14 @@ def _after(words: list[str], flag: str) -> list[str]:
 
 def of_draw(name: str) -> str:
     """The first sentence of a draw's documentation, with what the name fixes."""
-    function, options = choices.DRAWS[name]
-    text = inspect.getdoc(getattr(draws, function)) or ""
-    fixed = ", ".join(f"{key} = {value:g}" for key, value in options.items())
+    form = choices.DRAWS[name]
+    text = inspect.getdoc(getattr(draws, form.function)) or ""
+    fixed = ", ".join(f"{key} = {_short(value)}" for key, value in form.options.items())
     return " ".join(text.split("\n\n")[0].split()) + (f" Here {fixed}." if fixed else "")
+
+
+def _short(value: Any) -> str:
+    return f"({', '.join(map(_short, value))})" if isinstance(value, tuple) else f"{value:g}"
 
 
 def signals() -> dict[str, Signal]:

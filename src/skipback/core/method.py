@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from skipback.core.feedback import Feedback, Fixed
+from skipback.core.per_port import feedback_of
 from skipback.core.records import Needs
 from skipback.core.signals import LossGradient, Signal
 
@@ -90,11 +91,18 @@ class Direct(Method):
 
     Attributes:
         signal: WHAT is sent, (N, C).
-        feedback: HOW it is projected to a port, (N, C) -> (N, *P).
+        feedback: HOW it is projected to a port, (N, C) -> (N, *P): one for all ports, or a dict with one for each.
+
+    Raises:
+        TypeError: the feedback is something else.
+        ValueError: those of a dict do not go together (see `PerPort`).
     """
 
     signal: Signal = field(default_factory=LossGradient)
     feedback: Feedback = field(default_factory=Fixed)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "feedback", feedback_of(self.feedback))
 
     @property
     def learns(self) -> str:

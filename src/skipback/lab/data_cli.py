@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tyro
 from pydantic import BaseModel, Field
 
-from skipback.lab import choices, data
+from skipback.lab import data, spellings
 from skipback.lab.data.base import Card
 from skipback.lab.errors import LabError
 
@@ -33,8 +33,8 @@ def run(options: DataOptions) -> None:
         "fetch": _fetch,
         "verify": _verify,
     }
-    action = actions[choices.check("action", options.action, list(actions))]
-    action([choices.check("data set", name, data.names()) for name in options.names])
+    action = actions[spellings.check("action", options.action, list(actions))]
+    action([spellings.check("data set", name, data.names()) for name in options.names])
 
 
 def _list(names: list[str]) -> None:
