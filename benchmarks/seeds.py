@@ -1,7 +1,8 @@
 """Write docs/seeds: a page for each code base that skipback takes over. Run: python benchmarks/seeds.py
 
-A page has the tables of the paper (recipe, published value, ours from results/reproduce), the deviations, and what every
-flag and experiment of the original is here (benchmarks/seed_flags). A test runs this and compares.
+A page has the tables of the paper (recipe, published value, ours from results/reproduce), the deviations, and what
+every flag and experiment of the original is here (benchmarks/seed_flags). Results files are renewed first: their runs
+beside what the paper's file says now. A test does the same and compares.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from skipback.lab import papers
 from skipback.lab.papers import Study, Table
+from skipback.lab.records import atomic_write, to_json
 from skipback.lab.reproduce import formats, results
 from skipback.lab.reproduce.lines import shown
 
@@ -42,8 +44,8 @@ def head(study: Study, intro: str) -> list[str]:
         f"# {seed.name}",
         intro,
         f"{paper.authors}, *{paper.title}*, {paper.venue}, {paper.year}: {paper.url}. Code: {seed.url}{at}.",
-        f"All tables: `skipback reproduce {study.key}`; one: `skipback reproduce {study.key} TABLE`; what there is and\n"
-        f"where it stands: `skipback reproduce {study.key} --list`. This page is written by `python benchmarks/seeds.py`.",
+        f"All tables: `skipback reproduce {study.key}`; one: `skipback reproduce {study.key} TABLE`; where each row\n"
+        f"stands: `skipback reproduce {study.key} --list`. This page is written by `python benchmarks/seeds.py`.",
     ]
 
 
@@ -117,7 +119,17 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def renewed() -> Iterator[tuple[Path, str]]:
+    """Each results file, and its content as it should be."""
+    for path in sorted(RESULTS.glob("*.json")):
+        kept = results.read(path)
+        study = papers.study(kept["paper"])
+        yield path, to_json(results.renewed(path, study, papers.table(study, kept["table"])))
+
+
 if __name__ == "__main__":
+    for path, text in renewed():
+        atomic_write(path, text)
     PAGES.mkdir(parents=True, exist_ok=True)
     for study in papers.studies():
         (PAGES / f"{study.seed.name}.md").write_text(page(study), encoding="utf-8")

@@ -1,6 +1,7 @@
 """The pages of docs/seeds are what benchmarks/seeds.py makes, and what they say to type exists."""
 
 import importlib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -33,6 +34,14 @@ def generator():
 def test_pages_are_what_is_made_now(generator, study):
     kept = (generator.PAGES / f"{study.seed.name}.md").read_text(encoding="utf-8")
     assert kept == generator.page(study), "run python benchmarks/seeds.py"
+
+
+def test_results_files_say_what_their_papers_say_now(generator):
+    found = list(generator.renewed())
+    assert len(found) >= 5
+    for path, text in found:
+        assert json.loads(path.read_text(encoding="utf-8")) == json.loads(text), "run python benchmarks/seeds.py"
+        assert json.loads(text)["rows"], f"{path.name}: no row of it has the recipe that the paper has now"
 
 
 def test_there_is_a_page_for_each_code_base_and_no_other(generator):
