@@ -44,8 +44,9 @@ def found() -> dict[str, Any]:
 def of_method(name: str, counted: dict[str, dict[str, int]]) -> dict[str, Any]:
     """The facts of a method: its paper, its needs, its audit, its status."""
     method, paper = record(name), page(name).PAPER
+    written = {key: value for key, value in dataclasses.asdict(paper).items() if key != "letter"}  # the key has it
     return {
-        "paper": {"key": paper.key, **dataclasses.asdict(paper)},
+        "paper": {"key": paper.key, **written},
         "needs": needs(method),
         "learns": getattr(method, "learns", ""),
         "audit": of_hidden(name),
@@ -125,10 +126,14 @@ def _after(words: list[str], flag: str) -> list[str]:
 
 def of_draw(name: str) -> str:
     """The first sentence of a draw's documentation, with what the name fixes."""
-    function, options = choices.DRAWS[name]
-    text = inspect.getdoc(getattr(draws, function)) or ""
-    fixed = ", ".join(f"{key} = {value:g}" for key, value in options.items())
+    form = choices.DRAWS[name]
+    text = inspect.getdoc(getattr(draws, form.function)) or ""
+    fixed = ", ".join(f"{key} = {_short(value)}" for key, value in form.options.items())
     return " ".join(text.split("\n\n")[0].split()) + (f" Here {fixed}." if fixed else "")
+
+
+def _short(value: Any) -> str:
+    return f"({', '.join(map(_short, value))})" if isinstance(value, tuple) else f"{value:g}"
 
 
 def signals() -> dict[str, Signal]:

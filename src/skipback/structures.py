@@ -5,6 +5,7 @@ Each acts as a matrix B (C, D) on the signal; `learner.feedback` shows it. They 
     Fixed        C D_l for each port           Kronecker    C (channels + space) for each port
     Sliced       C D_max for all ports         ConvShaped   C channels k^d for each port
     LowRank      r (C + D_l) for each port     Seeded       one number for each port
+    PerPort      what its parts store: a feedback of its own for each port
     PerPosition  C D for each port (N, T, D), whatever T; C channels for (N, channels, ...), whatever the size
 """
 
@@ -20,6 +21,7 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from skipback.core.feedback import Feedback, FeedbackTensors, Fixed, ForwardPasses, Lesson, Matrix, Sees, projected
+from skipback.core.per_port import PerPort as PerPort
 from skipback.core.records import PortSpec
 from skipback.draws import Draw, Gaussian, Uniform
 

@@ -17,6 +17,7 @@ from skipback.core.broadcast import Columns, Plan, broadcast, teaching, where_er
 from skipback.core.feedback import FeedbackTensors, ForwardPasses, Sees
 from skipback.core.method import Direct
 from skipback.core.outputs import Outputs, column_spans, joined_shape
+from skipback.core.per_port import PerPort
 from skipback.core.records import (
     NO_CONTEXT,
     BatchContext,
@@ -89,6 +90,8 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self.ways: dict[Any, Way] = {}
         self.whole: Plan | None = None
         found = specs(site.net, site.layout, self.shape, self.grouped(self.shape), method.feedback, site.look)
+        if isinstance(method.feedback, PerPort):
+            method.feedback.check(found)
         self._fill(found, method.feedback.init(found, seeded("direct feedback", site.seed)))
         self.stream = Stream(site.seed) if Sees.JACOBIAN in sees else None
         self.memory = method.signal.memory(torch.Size(self.shape[1:]).numel())

@@ -10,25 +10,32 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from skipback.core.feedback import Feedback, Fixed
+from skipback.core.per_port import feedback_of
 from skipback.core.records import Needs
 from skipback.core.signals import LossGradient, Signal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """Where a method comes from."""
+    """Where a method comes from.
+
+    Attributes:
+        letter: tells a paper from an earlier one here of the same first author and year, as in launay2020b.
+    """
 
     title: str
     authors: str
     year: int
     venue: str
     url: str
+    letter: str = ""
 
     @property
     def key(self) -> str:
-        """The citation key in plain ASCII, e.g. nokland2016."""
+        """The citation key in plain ASCII, e.g. nokland2016. No two papers of the library share one."""
         last_name = self.authors.split(",")[0].split()[-1].lower().replace("ø", "o")
-        return f"{unicodedata.normalize('NFKD', last_name).encode('ascii', 'ignore').decode()}{self.year}"
+        name = unicodedata.normalize("NFKD", last_name).encode("ascii", "ignore").decode()
+        return f"{name}{self.year}{self.letter}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +91,18 @@ class Direct(Method):
 
     Attributes:
         signal: WHAT is sent, (N, C).
-        feedback: HOW it is projected to a port, (N, C) -> (N, *P).
+        feedback: HOW it is projected to a port, (N, C) -> (N, *P): one for all ports, or a dict with one for each.
+
+    Raises:
+        TypeError: the feedback is something else.
+        ValueError: those of a dict do not go together (see `PerPort`).
     """
 
     signal: Signal = field(default_factory=LossGradient)
     feedback: Feedback = field(default_factory=Fixed)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "feedback", feedback_of(self.feedback))
 
     @property
     def learns(self) -> str:

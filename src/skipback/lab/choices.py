@@ -9,7 +9,8 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from skipback.lab.errors import LabError, unknown
+from skipback.lab.errors import LabError
+from skipback.lab.spellings import Form, check, parse
 from skipback.methods import TABLE as METHODS
 from skipback.methods import page
 
@@ -24,25 +25,29 @@ if TYPE_CHECKING:
     from skipback.lab.losses import TaskLoss
     from skipback.precision import Precision
 
-DRAWS: dict[str, tuple[str, dict[str, float]]] = {
-    "uniform": ("Uniform", {}),
-    "zeros": ("Zeros", {}),
-    "kaiming": ("KaimingUniform", {}),
-    "kaiming_he": ("KaimingUniform", {"a": 0.0}),
-    "gaussian": ("Gaussian", {}),
-    "orthogonal": ("Orthogonal", {}),
-    "sparse": ("Sparse", {}),
-    "ternary": ("ternary", {}),
-    "binomial": ("binomial", {}),
-    "identity_pm": ("IdentityRepeatPM", {}),
-    "identity_repeat": ("IdentityRepeat", {}),
-    "identity_fill_zero": ("IdentityFillZero", {}),
-    "cartesian_product": ("CartesianProduct", {}),
-    "repeat_line": ("RepeatLine", {}),
-    "constant": ("Constant", {}),
-    "alternate_negative": ("AlternateNegative", {}),
-    "chunked_negative": ("ChunkedNegative", {}),
+TERNARY, BINOMIAL = (-1.0, 0.0, 1.0), (0.0, 1.0)
+
+DRAWS: dict[str, Form] = {
+    "uniform": Form("Uniform", takes=("bound",), example="uniform:1"),
+    "zeros": Form("Zeros"),
+    "kaiming": Form("KaimingUniform", takes=("a",), example="kaiming:0"),
+    "kaiming_he": Form("KaimingUniform", {"a": 0.0}),
+    "gaussian": Form("Gaussian", takes=("std",), example="gaussian:1"),
+    "orthogonal": Form("Orthogonal", takes=("gain",), example="orthogonal:2"),
+    "sparse": Form("Sparse", takes=("per_unit",), example="sparse:2"),
+    "discrete": Form("DiscreteUniform", takes=("values", "scale"), example="discrete:0,1:scale=0.1"),
+    "ternary": Form("DiscreteUniform", {"values": TERNARY}, takes=("scale",), example="ternary:0.1"),
+    "binomial": Form("DiscreteUniform", {"values": BINOMIAL}, takes=("scale",), example="binomial:0.1"),
+    "identity_pm": Form("IdentityRepeatPM"),
+    "identity_repeat": Form("IdentityRepeat"),
+    "identity_fill_zero": Form("IdentityFillZero"),
+    "cartesian_product": Form("CartesianProduct", takes=("values", "scale"), example="cartesian_product:0,1:scale=0.1"),
+    "repeat_line": Form("RepeatLine"),
+    "constant": Form("Constant", takes=("scale",), example="constant:0.1"),
+    "alternate_negative": Form("AlternateNegative", takes=("scale",), example="alternate_negative:0.1"),
+    "chunked_negative": Form("ChunkedNegative", takes=("scale",), example="chunked_negative:0.1"),
 }
+"""The draws of the feedback: each a class of `skipback.draws`, and what of it can be said behind a colon."""
 
 SIGNALS = (
     "delayed_error",
@@ -138,17 +143,6 @@ class Arithmetic(NamedTuple):
     step: Precision | None
 
 
-def check(what: str, name: str, known: list[str]) -> str:
-    """Return the name if it is known.
-
-    Raises:
-        LabError: it is not; the message has the nearest one that is.
-    """
-    if name not in known:
-        raise LabError(unknown(what, name, known))
-    return name
-
-
 def method(
     name: str,
     *,
@@ -202,11 +196,12 @@ def _anchored(method: Any, anchor: int | None) -> Method:
 
 
 def draw(name: str) -> Draw:
-    """The draw of a name."""
+    """The draw of a name and its parameters, `uniform:1`."""
     from skipback import draws
 
-    function, options = DRAWS[check("feedback draw", name, list(DRAWS))]
-    built: Draw = getattr(draws, function)(**options)
+    chosen = parse("feedback", name, DRAWS)
+    form = DRAWS[chosen.name]
+    built: Draw = getattr(draws, form.function)(**{**form.options, **chosen.parameters})
     return built
 
 

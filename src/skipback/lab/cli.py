@@ -17,7 +17,7 @@ import tyro
 from pydantic import BaseModel, Field, model_validator
 
 from skipback import __version__
-from skipback.lab import choices, config, data, data_cli, listing, training
+from skipback.lab import choices, config, data, data_cli, listing, spellings, training
 from skipback.lab.bench import verb as bench
 from skipback.lab.errors import LabError, unknown
 from skipback.lab.flags import Names, parse
@@ -71,7 +71,9 @@ class Compare(Output, config.Settings):
     @property
     def passes(self) -> int:
         """Epochs: as asked, or about as many samples as 60 epochs of digits have."""
-        return self.epochs or max(5, 86_000 // data.card(self.dataset).train + 1)
+        return self.epochs or max(
+            5, 86_000 // data.card(spellings.check("data set", self.dataset, data.names())).train + 1
+        )
 
 
 class Audit(config.Run):
@@ -155,8 +157,8 @@ def _compare(argv: Sequence[str]) -> None:
 
 def _methods(text: str) -> list[str]:
     """The methods of a list with commas, each once; of "all" every one."""
-    names = METHODS if text == "all" else dict.fromkeys(name.strip() for name in text.split(","))
-    return [choices.check("method", name, list(METHODS)) for name in names]
+    names = METHODS if text == "all" else [name.strip() for name in text.split(",")]
+    return list(dict.fromkeys(spellings.check("method", name, METHODS) for name in names))
 
 
 def _own(fields: dict[str, Any], method: str) -> dict[str, Any]:
@@ -215,6 +217,12 @@ def _bench(argv: Sequence[str]) -> None:
     print(json.dumps(result) if options.as_json else f"{bench.text(result)}\n\nwritten to {options.out}")
 
 
+def _reproduce(argv: Sequence[str]) -> None:
+    from skipback.lab.reproduce import verb
+
+    verb.run(parse(verb.Reproduce, "reproduce", argv), ["reproduce", *argv], _command("reproduce", argv))
+
+
 def _command(verb: str, argv: Sequence[str]) -> str:
     return shlex.join(["skipback", verb, *argv])
 
@@ -222,6 +230,7 @@ def _command(verb: str, argv: Sequence[str]) -> str:
 VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "compare": (_compare, "train several methods side by side on one data set, then write a report"),
     "train": (_train, "train one method, one run or several seeds"),
+    "reproduce": (_reproduce, "the tables of a paper, trained as published, beside what was published"),
     "audit": (_audit, "what each block's update depends on: weight transport, locks, target; measured"),
     "bench": (_bench, "speed and peak memory against plain backprop, on this machine"),
     "report": (_report, "report.html, table.csv and figures from run folders"),

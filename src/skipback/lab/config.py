@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Self
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from skipback.lab import choices, data, nets, training
+from skipback.lab import choices, data, nets, spellings, training
 from skipback.lab.errors import LabError
 from skipback.methods import TABLE as METHODS
 
@@ -26,6 +27,13 @@ OF_FEEDBACK = ("feedback_lr", "feedback_decay", "feedback_optimizer")
 """Settings that are only of feedback that learns."""
 
 
+Numbers = Annotated[str | None, tyro.conf.arg(metavar="K,K,...")]
+"""Whole numbers, separated by commas, or none."""
+
+Rates = Annotated[float | str, tyro.conf.arg(metavar="P,P,...")]
+"""One probability, or several, separated by commas."""
+
+
 def _one_of(names: Any) -> str:
     return ", ".join(names)
 
@@ -39,8 +47,12 @@ class Settings(BaseModel):
     depth: int | None = Field(None, ge=0, le=10_000, description="hidden layers (mlp: 1)")
     width: int | None = Field(None, ge=1, le=1_000_000, description="units per hidden layer (mlp: 500)")
     activation: str | None = Field(None, description=_one_of(nets.ACTIVATIONS))
+    bias: bool = Field(True, description="no weight layer has a bias")
     batch_norm: bool = Field(False, description="normalise each hidden layer")
-    dropout: float = Field(0.0, ge=0, lt=1, description="probability, in hidden layers")
+    batch_norm_at: Numbers = Field(None, description="... only these, from 1 (nokland-conv)")
+    norm_last: bool = Field(False, description="normalise after the activation (mlp)")
+    dropout: Rates = Field(0.0, description="probability, in hidden layers; of conv nets also one for each place")
+    dropout_first: bool = Field(False, description="drop before the activation (mlp)")
     input_dropout: float = Field(0.0, ge=0, lt=1, description="probability, on the input of the mlp")
     zero_init: bool = Field(False, description="start all weights at 0")
     loss: str | None = Field(None, description="ce, bce, mse (default: ce; mse for values)")
@@ -85,30 +97,58 @@ class Settings(BaseModel):
     precision: str = Field("auto", description=_one_of(choices.PRECISIONS))
     compile: bool = Field(False, description="convolutions and the like through torch.compile")
 
-    @field_validator("net", "activation", "loss", *OPTIMIZERS, "feedback", "signal", "device", "precision", *OPTIONS)
+    @field_validator("net", "loss", *OPTIMIZERS, "signal", "device", "precision", "validation")
     @classmethod
     def _known(cls, value: str | None, info: Any) -> str | None:
         tables: dict[str, Any] = {
             "net": nets.TABLE,
-            "activation": nets.ACTIVATIONS,
             "loss": choices.LOSSES,
             "optimizer": choices.OPTIMIZERS,
             "feedback_optimizer": choices.OPTIMIZERS,
-            "feedback": choices.DRAWS,
             "signal": choices.SIGNALS,
             "device": choices.DEVICES,
             "precision": choices.PRECISIONS,
-            "prepare": choices.PREPARATIONS,
-            "augment": choices.AUGMENTS,
             "validation": choices.SPLITS,
         }
-        return value if value is None else choices.check(info.field_name, value, list(tables[info.field_name]))
+        return value if value is None else spellings.check(info.field_name, value, tables[info.field_name])
+
+    @field_validator("activation", "feedback")
+    @classmethod
+    def _with_parameters(cls, value: str | None, info: Any) -> str | None:
+        """One spelling of each choice, so that two of them are never two runs."""
+        forms = {"activation": nets.ACTIVATIONS, "feedback": choices.DRAWS}[info.field_name]
+        return value if value is None else spellings.spelt(info.field_name, value, forms)
+
+    @field_validator("dropout", mode="before")
+    @classmethod
+    def _rates(cls, value: Any) -> float | str:
+        found = _listed(value, float, "a probability, or several with commas")
+        if wrong := [rate for rate in found if not 0 <= rate < 1]:
+            raise LabError(f"must be at least 0 and below 1, got {wrong[0]}")
+        return found[0] if len(found) == 1 else ",".join(map(str, found))
+
+    @field_validator("batch_norm_at", mode="before")
+    @classmethod
+    def _layers(cls, value: Any) -> str | None:
+        if value is None:
+            return None
+        found = sorted(set(_listed(value, int, "hidden layers with commas, counted from 1")))
+        return ",".join(map(str, found))
+
+    @field_validator("prepare", "augment")
+    @classmethod
+    def _steps(cls, value: str | None, info: Any) -> str | None:
+        tables: dict[str, Any] = {"prepare": choices.PREPARATIONS, "augment": choices.AUGMENTS}
+        return value if value is None else spellings.check(info.field_name, value, tables[info.field_name])
 
     @model_validator(mode="before")
     @classmethod
     def _sizes(cls, values: Any) -> Any:
         """Fill the sizes of the net, and refuse those that it has not: a silently ignored size is a trap."""
-        card = nets.CARDS.get(str(values.get("net", "mlp"))) if isinstance(values, dict) else None
+        if not isinstance(values, dict):
+            return values
+        net = spellings.alike("net", str(values.get("net", "mlp")), nets.CARDS)
+        card = nets.CARDS.get(net)
         if card is None:  # the field's own check says what is wrong
             return values
         own = {**card.sizes, **({} if card.activation is None else {"activation": card.activation})}
@@ -121,15 +161,25 @@ class Settings(BaseModel):
             elif value in (default, usual):
                 chosen[size] = usual  # `compare` has a depth and a width for the nets that have them
             else:
-                raise LabError(f"--{size.replace('_', '-')}: net {values.get('net', 'mlp')!r} has no {_words(size)}")
+                raise LabError(f"{_flag(size)}: net {net!r} has no {_words(size)}")
         return {**values, **chosen}
+
+    @model_validator(mode="after")
+    def _places_of_dropout(self) -> Self:
+        places, found = nets.CARDS[self.net].rates, self.sizes.get("dropout")
+        if isinstance(found, tuple) and len(found) != len(places):
+            several = f", or {len(places)} of them: on {', '.join(places)}" if places else ""
+            raise LabError(f"--dropout {self.dropout}: net {self.net!r} takes one probability{several}")
+        return self
 
     @model_validator(mode="before")
     @classmethod
     def _windows(cls, values: Any) -> Any:
         """Fill the length of a text's windows, and refuse one for what is no text."""
         field = cls.model_fields.get("dataset")
-        name = values.get("dataset", field.default) if field and isinstance(values, dict) else None
+        if field is None or not isinstance(values, dict):
+            return values
+        name = spellings.alike("data set", str(values.get("dataset", field.default)), data.names())
         if name not in data.names():  # the field's own check says what is wrong
             return values
         context = values.get("context")
@@ -147,6 +197,9 @@ class Settings(BaseModel):
             ("held_out", self.validation, "--validation"),
             ("distinct", self.validation, "--validation"),
             ("split_seed", draws, "--validation random or stratified"),
+            ("norm_last", self.batch_norm, "--batch-norm"),
+            ("batch_norm_at", self.batch_norm, "--batch-norm"),
+            ("dropout_first", self.dropout, "--dropout"),
             ("zca_epsilon", self.prepare == "zca", "--prepare zca"),
         ):
             if not taken and getattr(self, option) != type(self).model_fields[option].default:
@@ -161,7 +214,10 @@ class Settings(BaseModel):
     @property
     def sizes(self) -> dict[str, Any]:
         """What the net's own function takes of these settings."""
-        return {size: getattr(self, size) for size in nets.CARDS[self.net].sizes}
+        found = {size: getattr(self, size) for size in nets.CARDS[self.net].sizes}
+        read = {"dropout": float, "batch_norm_at": int}
+        lists = {size: read[size] for size, value in found.items() if isinstance(value, str) and size in read}
+        return {**found, **{size: tuple(map(kind, found[size].split(","))) for size, kind in lists.items()}}
 
 
 class Run(Settings):
@@ -176,12 +232,12 @@ class Run(Settings):
     @field_validator("dataset")
     @classmethod
     def _dataset(cls, value: str) -> str:
-        return choices.check("data set", value, data.names())
+        return spellings.check("data set", value, data.names())
 
     @field_validator("method")
     @classmethod
     def _method(cls, value: str) -> str:
-        return choices.check("method", value, list(METHODS))
+        return spellings.check("method", value, METHODS)
 
     @model_validator(mode="after")
     def _only_f3_has_signals(self) -> Run:
@@ -198,7 +254,8 @@ class Run(Settings):
     @property
     def name(self) -> str:
         """The run folder's name: what tells it from the other runs of a comparison."""
-        parts = [self.method, self.signal, self.feedback, "published" if self.as_published else None]
+        feedback = self.feedback and re.sub(r"[:=,]", "-", self.feedback)  # no file system forbids what is left
+        parts = [self.method, self.signal, feedback, "published" if self.as_published else None]
         anchor = None if self.anchor is None else f"anchor{self.anchor}"
         return "-".join([*filter(None, [*parts, anchor]), f"seed{self.seed}"])
 
@@ -238,9 +295,20 @@ def explain(error: ValidationError) -> str:
     return f"{_flag(field)}: must be {message}, got {first['input']!r}"
 
 
+def _listed(value: Any, kind: Any, what: str) -> list[Any]:
+    """The numbers of one, of a text with commas, or of a list."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    try:
+        return [kind(part) for part in parts if not isinstance(part, bool)] or [kind("")]
+    except (TypeError, ValueError):
+        raise LabError(f"must be {what}, got {value!r}") from None
+
+
 def _words(field: str) -> str:
-    return "choice of activation" if field == "activation" else field.replace("_", " ")
+    return {"activation": "choice of activation", "bias": "choice of bias"}.get(field, field.replace("_", " "))
 
 
 def _flag(field: str) -> str:
+    if field == "bias":
+        return "--no-bias"
     return "DATASET" if field == "dataset" else f"--{field.replace('_', '-')}"

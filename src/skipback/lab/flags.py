@@ -36,8 +36,8 @@ COLUMN = 24
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "network": (
-        *("net", "depth", "width", "activation", "bias", "batch_norm", "norm_last", "dropout", "input_dropout"),
-        *("dropout_first", "start", "zero_init", "bottleneck", "bottleneck_form"),
+        *("net", "depth", "width", "activation", "bias", "batch_norm", "batch_norm_at", "norm_last"),
+        *("dropout", "input_dropout", "dropout_first", "start", "zero_init", "bottleneck", "bottleneck_form"),
     ),
     "teaching": ("feedback", "signal", "anchor", "as_published", "feedback_lr", "feedback_decay", "feedback_optimizer"),
     "training": (
@@ -115,7 +115,7 @@ def _flag(name: str, field: FieldInfo) -> tuple[str, Any, Any]:
     metavar = next((kinds[kind] for kind in kinds if field.annotation in (kind, kind | None)), None)
     if metavar is not None and len(f"--{name} {metavar}") > COLUMN:
         metavar = metavar[0]
-    hint = "" if field.default in (None, (), False) else None
+    hint = "" if field.default in (None, (), False) or field.default is True else None
     argument = tyro.conf.arg(help=field.description, metavar=metavar, help_behavior_hint=hint)
     default = dataclasses.field() if field.is_required() else dataclasses.field(default=field.default)
     return name, Annotated[field.annotation, argument, *field.metadata], default

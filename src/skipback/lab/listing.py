@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from skipback.lab import choices, data, nets
+from skipback.lab import choices, data, nets, spellings
 from skipback.lab.errors import LabError
 from skipback.lab.nets import facts as net_facts
 from skipback.methods import TABLE as METHODS
@@ -57,8 +57,11 @@ def networks() -> list[Row]:
 
 
 def draws() -> list[Row]:
-    """Each draw of the feedback."""
-    return [{"name": name, "title": title} for name, title in facts("draws", choices.DRAWS).items()]
+    """Each draw of the feedback, with an example of its parameters."""
+    return [
+        {"name": name, "title": f"{title} As {form.example}." if (form := choices.DRAWS[name]).takes else title}
+        for name, title in facts("draws", choices.DRAWS).items()
+    ]
 
 
 def signals() -> list[Row]:
@@ -90,7 +93,7 @@ def tables(which: Iterable[str] = ()) -> dict[str, list[Row]]:
     Raises:
         LabError: there is no such table.
     """
-    chosen = [choices.check("list", name, list(TABLES)) for name in which] or list(TABLES)
+    chosen = [spellings.check("list", name, list(TABLES)) for name in which] or list(TABLES)
     return {TABLES[name][0]: TABLES[name][1]() for name in chosen}
 
 

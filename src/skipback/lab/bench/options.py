@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 from pydantic import BaseModel, Field
 
-from skipback.lab import choices
+from skipback.lab import choices, spellings
 from skipback.lab.bench.shapes import SHAPES
 from skipback.lab.errors import LabError
 from skipback.lab.flags import Names
@@ -57,21 +57,22 @@ def chosen(options: Bench) -> Bench:
         options = options.model_copy(update=left)
     if options.methods == "all":
         options = options.model_copy(update={"methods": ",".join(METHODS)})
-    for what, text, known in (
-        ("shape", options.shapes, list(SHAPES)),
-        ("method", options.methods, [*METHODS, "all"]),
-        ("optimizer", options.optimizers, list(OPTIMIZERS)),
-        ("device", options.device, list(choices.DEVICES)),
+    named: dict[str, str] = {}
+    for what, field, known in (
+        ("shape", "shapes", list(SHAPES)),
+        ("method", "methods", [*METHODS, "all"]),
+        ("optimizer", "optimizers", list(OPTIMIZERS)),
+        ("device", "device", list(choices.DEVICES)),
     ):
-        for name in split(text):
-            _check(what, name, known)
+        named[field] = ",".join(_check(what, name, known) for name in split(getattr(options, field)))
+    options = options.model_copy(update=named)
     depths(options.depths)
     return options
 
 
-def _check(what: str, name: str, known: list[str]) -> None:
+def _check(what: str, name: str, known: list[str]) -> str:
     try:
-        choices.check(what, name, known)
+        return spellings.check(what, name, known)
     except LabError as error:
         flag = "--device" if what == "device" else f"--{what}s"
         raise LabError(f"{flag}: {error}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ class Card:
         fixed: what tells it from other networks of the same constructor.
         shape: of one input, at the source.
         outputs: C, at the source.
+        rates: what each probability is of, where `dropout` may be a list with one for each.
         needs: what the data set must say, with the values of the source: the size of a vocabulary, say.
     """
 
@@ -51,6 +52,7 @@ class Card:
     shape: tuple[int, ...] = (3, 32, 32)
     outputs: int = 10
     needs: Mapping[str, Any] = field(default_factory=dict)
+    rates: tuple[str, ...] = ()
 
     @property
     def constructor(self) -> Callable[..., nn.Module]:
@@ -79,3 +81,21 @@ def image(net: str, shape: tuple[int, ...], least: int, channels: int | None = N
     if channels is not None and shape[0] != channels:
         raise ValueError(f"{net} needs images with {channels} channels, not inputs of shape {shape}")
     return shape
+
+
+def rates_of(dropout: float | Sequence[float], places: int, hidden: Sequence[int]) -> tuple[float, ...]:
+    """The probability of each place where a network can drop.
+
+    Args:
+        dropout: one number, which is that of the hidden places, or one for each place.
+        places: how many there are.
+        hidden: those of the hidden layers, from 0.
+
+    Raises:
+        ValueError: the list has another length.
+    """
+    if isinstance(dropout, int | float):
+        return tuple(float(dropout) if place in hidden else 0.0 for place in range(places))
+    if len(dropout) != places:
+        raise ValueError(f"dropout: one probability, or {places} of them, not {len(dropout)}")
+    return tuple(dropout)

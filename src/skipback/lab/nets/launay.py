@@ -23,7 +23,7 @@ from functools import partial
 
 from torch import nn
 
-from skipback.lab.nets.base import image
+from skipback.lab.nets.base import image, rates_of
 from skipback.lab.nets.mlp import Make, order_of
 
 
@@ -33,7 +33,7 @@ def launay_conv(
     *,
     activation: Callable[[], nn.Module] = nn.Tanh,
     batch_norm: bool = False,
-    dropout: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    dropout: float | Sequence[float] = 0.0,
 ) -> nn.Sequential:
     """Build the network.
 
@@ -42,13 +42,14 @@ def launay_conv(
         outputs: C.
         activation: of the hidden layers.
         batch_norm: after each activation.
-        dropout: probabilities on the input, in the linear layer and in the convolutions, the code's order.
+        dropout: one probability, in the linear layer and the convolutions, or three, in the code's order: on the
+            input, in the linear layer, in the convolutions.
 
     Raises:
-        ValueError: the inputs are no images, or too small.
+        ValueError: the inputs are no images, or too small, or there are other than one or three probabilities.
     """
     channels, height, width = image("launay-conv", shape, 15)
-    first, dense, conv = dropout
+    first, dense, conv = rates_of(dropout, 3, (1, 2))
     layers: list[nn.Module] = [nn.Dropout2d(first)] if first else []
     for i, o in ((channels, 32), (32, 64), (64, 64)):
         norm = [partial(nn.BatchNorm2d, o)] if batch_norm else []

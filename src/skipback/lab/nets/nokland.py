@@ -13,7 +13,7 @@ For 32 x 32 pixels and three colours, C = 10: 10,071,562 parameters.
 | Linear C | C | |
 
 The ports are the outputs of the rows, after pooling and dropout. `DROPOUT` are the rates of the code's dropout 1;
-its dropout 2 is (0, 0.25, 0.25, 0, 0, 0). For tanh under DFA the code starts all weights at 0 (`zero_init`).
+its dropout 2 is (0, 0.25, 0.25, 0, 0, 0), and its batch norm 2 is `batch_norm_at` (2,). For tanh under DFA the code starts all weights at 0 (`zero_init`).
 Deviation: torch7 draws the gain of a batch norm from U[0, 1); here it is 1, and eps is PyTorch's.
 """
 
@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from skipback.lab.nets.base import image
+from skipback.lab.nets.base import image, rates_of
 from skipback.lab.nets.mlp import zeroed
 
 DROPOUT = (0.1, 0.25, 0.25, 0.5, 0.5, 0.5)
@@ -36,7 +36,9 @@ def nokland_conv(
     *,
     activation: Callable[[], nn.Module] = nn.Tanh,
     batch_norm: bool = False,
-    dropout: Sequence[float] = (0.0,) * 6,
+    batch_norm_at: Sequence[int] | None = None,
+    dropout: float | Sequence[float] = 0.0,
+    bias: bool = True,
     zero_init: bool = False,
 ) -> nn.Sequential:
     """Build the network.
@@ -46,25 +48,37 @@ def nokland_conv(
         outputs: C.
         activation: of the hidden layers.
         batch_norm: after each hidden weight layer.
-        dropout: six probabilities, on the input and after each hidden activation.
+        batch_norm_at: after these of the five only, counted from 1.
+        dropout: one probability, after each hidden activation, or six, the first of them on the input.
+        bias: of every weight layer.
         zero_init: start all weights and biases at 0.
 
     Raises:
-        ValueError: the inputs are no images, or too small, or zero weights under ReLU.
+        ValueError: the inputs are no images, or too small, zero weights under ReLU, or there is no such hidden layer.
     """
     channels, height, width = image("nokland-conv", shape, 15)
-    first, *rates = dropout
+    first, *rates = rates_of(dropout, 6, range(1, 6))
+    normed = _normed(batch_norm, batch_norm_at)
     maps = ((channels, 96), (96, 128), (128, 256))
-    layers: list[nn.Module] = [nn.Dropout(first)] if first else []
-    for (i, o), rate in zip(maps, rates[:3], strict=True):
-        norm = [nn.BatchNorm2d(o)] if batch_norm else []
-        layers += [nn.Conv2d(i, o, 5, padding=2), *norm, activation(), *_drop(rate), nn.MaxPool2d(3, 2)]
+    layers: list[nn.Module] = _drop(first)
+    for k, (i, o) in enumerate(maps):
+        norm = [nn.BatchNorm2d(o)] if k in normed else []
+        conv = nn.Conv2d(i, o, 5, padding=2, bias=bias)
+        layers += [conv, *norm, activation(), *_drop(rates[k]), nn.MaxPool2d(3, 2)]
         height, width = (height - 1) // 2, (width - 1) // 2
     layers.append(nn.Flatten())
-    for (i, o), rate in zip(((256 * height * width, 2048), (2048, 2048)), rates[3:], strict=True):
-        layers += [nn.Linear(i, o), *([nn.BatchNorm1d(o)] if batch_norm else []), activation(), *_drop(rate)]
-    net = nn.Sequential(*layers, nn.Linear(2048, outputs))
+    for k, (i, o) in enumerate(((256 * height * width, 2048), (2048, 2048)), 3):
+        norm_1d = [nn.BatchNorm1d(o)] if k in normed else []
+        layers += [nn.Linear(i, o, bias=bias), *norm_1d, activation(), *_drop(rates[k])]
+    net = nn.Sequential(*layers, nn.Linear(2048, outputs, bias=bias))
     return zeroed(net) if zero_init else net
+
+
+def _normed(batch_norm: bool, at: Sequence[int] | None) -> set[int]:
+    """The hidden layers, from 0, that are normalised."""
+    if wrong := [layer for layer in at or () if not 1 <= layer <= 5]:
+        raise ValueError(f"batch norm after hidden layer {wrong[0]}: nokland-conv has the hidden layers 1 to 5")
+    return {layer - 1 for layer in at or range(1, 6)} if batch_norm else set()
 
 
 def _drop(rate: float) -> list[nn.Module]:
