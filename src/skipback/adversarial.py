@@ -49,14 +49,16 @@ def adversarial(
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"adversarial inputs are moved by a small step, and {kind} cannot be: x must be floating point")
+        raise ValueError(
+            f"adversarial inputs are moved by a small step, and {kind} cannot be: x must be floating point"
+        )
     if not (0 < eps < math.inf):
         raise ValueError(f"eps must be a positive number, got {eps!r}")
     leaf = x.detach().clone().requires_grad_()
     with torch.enable_grad(), learner.exact():
         value = loss(learner(leaf), t)
         if keep_gradients:
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             g = leaf.grad
         else:
             (g,) = torch.autograd.grad(value, leaf, allow_unused=True)

@@ -19,6 +19,7 @@ from skipback.core.method import Direct, Method
 from skipback.core.records import Loss, Watch
 from skipback.lab.config import Run
 from skipback.lab.data.pipeline_rows import Batch
+from skipback.lab.errors import LabError
 from skipback.learner import Learner
 from skipback.update import Update
 
@@ -75,6 +76,20 @@ def told(method: Method, *, published: bool) -> bool:
     return not (published and isinstance(base, Direct) and not base.signal.scales)
 
 
+def untold(reduced: Reduced, method: Method) -> Reduced:
+    """The same loss where no factor can be told to a method.
+
+    Raises:
+        LabError: the method needs to be told.
+    """
+    base = method.base
+    if reduced.summed and reduced.told and isinstance(base, Direct) and not base.signal.scales:
+        raise LabError(
+            "--reduction sum: not with --together for a signal that is known before the loss, which must be told of it"
+        )
+    return dataclasses.replace(reduced, told=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plain:
     """`learner.step`."""
@@ -110,7 +125,7 @@ class Adding:
         scale = reduced.scale(t)
         y = learner(*batch.inputs, target=t, ids=batch.ids, scale=scale)
         value = reduced.loss(y, t)
-        (value * scale).backward()  # type: ignore[no-untyped-call]
+        (value * scale).backward()
         with torch.no_grad():
             if self.watch is not None:
                 self.watch(y, t)
@@ -179,7 +194,14 @@ class Capped:
 
 
 def step_of(
-    run: Run, learner: Learner, update: Update, reduced: Reduced, *, watch: Watch | None, clean: Watch | None, **how: Any
+    run: Run,
+    learner: Learner,
+    update: Update,
+    reduced: Reduced,
+    *,
+    watch: Watch | None,
+    clean: Watch | None,
+    **how: Any,
 ) -> Step:
     """The step of a run.
 
