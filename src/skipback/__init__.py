@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         transport,
         update,
     )
+    from skipback.adversaries import adversarial
     from skipback.core import blocks, feedback
     from skipback.core.method import Direct, Exact, HeadOnly, Method, Paper
     from skipback.core.records import SkipbackWarning
@@ -97,6 +98,7 @@ _HOME = {
     "stages": "engine.stages",
     "Wavefront": "engine.wave.wavefront",
     "wavefront": "engine.wave.wavefront",
+    "adversarial": "adversaries",
     "alignment": "measure.alignment",
     "audit": "measure.audit",
     "feedback_alignment": "measure.feedback",
@@ -129,6 +131,7 @@ __all__ = [
     "Perturbed",
     "SkipbackWarning",
     "Wavefront",
+    "adversarial",
     "alignment",
     "anchored",
     "attach",

@@ -112,7 +112,7 @@ class Settings(BaseModel):
     align_on: str = Field("train", description="rows that the alignment is measured on: train, test, valid")
     align_rows: int = Field(256, ge=1, description="the first N of them")
     align_every: int | None = Field(None, ge=1, description="also at every N-th step, into alignment.jsonl")
-    device: str = Field("auto", description=_one_of(choices.DEVICES))
+    device: str = Field("auto", description=f"{_one_of(choices.DEVICES)}, cuda:N")
     threads: int = Field(1, ge=1, le=1024, description="CPU threads, which help wide layers")
     precision: str = Field("auto", description=_one_of(choices.PRECISIONS))
     compile: bool = Field(False, description="convolutions and the like through torch.compile")
