@@ -27,6 +27,7 @@ class Scorer:
         loss: that is trained; here always its mean.
         data: what the outputs mean.
         splits: the rows, by the name that stands before each score.
+        judged: which of them judges the run: the test split, or the rows that were held out.
     """
 
     learner: Learner
@@ -34,14 +35,15 @@ class Scorer:
     loss: TaskLoss
     data: Feeds
     splits: Mapping[str, Feed]
+    judged: str
 
     def evaluate(self, scores: dict[str, metrics.Metric] | None = None) -> dict[str, float]:
         """Score all splits.
 
         Args:
-            scores: what is asked of the test split besides the loss; `None` for what a row of metrics has.
+            scores: what is asked of the split that judges besides the loss; `None` for what a row of metrics has.
         """
-        wanted = {"test": scores} if scores is not None else {}
+        wanted = {self.judged: scores} if scores is not None else {}
         found = [self._score(feed, name, wanted.get(name)) for name, feed in self.splits.items()]
         return {name: value for split in found for name, value in split.items()}
 

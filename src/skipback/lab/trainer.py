@@ -7,6 +7,7 @@ in its `state`, so an interrupted run goes on to the same bits.
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 import skipback
 from skipback.core.method import Method
+from skipback.core.records import SkipbackWarning
 from skipback.engine.capture.steps import Captured
-from skipback.lab import choices, machine, metrics, nets, stopping
+from skipback.lab import choices, machine, metrics, nets, stopping, zero_start
 from skipback.lab.capturing import capturing, order_of
 from skipback.lab.config import Run
 from skipback.lab.counting import Counted
@@ -24,11 +26,15 @@ from skipback.lab.data.pipeline import Feeds, feeds
 from skipback.lab.errors import LabError
 from skipback.lab.looking import Looks, measured, probe
 from skipback.lab.losses import LOSSES, TaskLoss
+from skipback.lab.moving import Movement, cause
 from skipback.lab.optimizers import schedule_of, update_of
 from skipback.lab.scoring import Scorer
 from skipback.lab.stepping import Plain, Reduced, Step, step_of, told
 from skipback.lab.tasks import RULES, remembers
 from skipback.learner import Learner
+
+PROBE = 256
+"""Training samples that are looked at where no other number was asked for."""
 
 
 class Trainer:
@@ -48,20 +54,23 @@ class Trainer:
         self.rules = RULES[self.data.task]
         self.loss: TaskLoss = self.rules.loss(run.loss or "ce")
         self.feed = self.data.train.on(self.device, self._targets)
-        splits = {"test": self.data.test, "valid": self.data.valid}
+        self.judged = "test" if run.validation is None else "valid"  # held-out rows are not the test split
+        splits = {self.judged: self.data.test, **({} if run.validation else {"valid": self.data.valid})}
         scored = {name: feed.on(self.device, self._targets) for name, feed in splits.items() if feed is not None}
         torch.set_num_threads(run.threads)
         arithmetic = choices.precision(run.precision)
         arithmetic.prepare(self.device)
         self.precision = arithmetic.step
         torch.manual_seed(_seed(run.weight_seed, run))
+        self.start: str | None = None
         self.learner = self._learner()
+        self.movement = Movement(self.learner, self.feed.first(2).inputs)
         stopping.check(run, counted=self.rules.counts)
         self.update = update_of(run, self.learner)
         self.optimizer = self.update.bind(self.learner)
         self.schedule = schedule_of(run, self.update)
         train_eval = {"train_eval": self.feed} if run.score_train else {}
-        about: dict[str, Any] = {"rules": self.rules, "loss": self.loss, "data": self.data}
+        about: dict[str, Any] = {"judged": self.judged, "rules": self.rules, "loss": self.loss, "data": self.data}
         self.scorer = Scorer(learner=self.learner, splits={**scored, **train_eval}, **about)
         self.probe = probe(run, {"train": self.feed, **scored}, memory=remembers(self.learner.record))
         self.counted, self.clean = (Counted(self.device, self.rules.rows) if self.rules.counts else None for _ in "01")
@@ -121,9 +130,13 @@ class Trainer:
         try:
             net = self._net(tuple(example[0].shape[1:]))
             method = self.rules.fit(run.method, _method(run, self.loss, len(self.feed)), self.feed)
-            return skipback.attach(
+            learner = skipback.attach(
                 net.to(self.device), method, example=example, seed=_seed(run.feedback_seed, run), show=None
             )
+            if zero_start.of_net(run):  # after it, so that feedback is a copy of the weights as drawn
+                rows, of_output = self.feed.first(PROBE), self.loss.of_output
+                self.start = zero_start.zero_start(run.method, learner, rows, of_output)
+            return learner
         except LabError:
             raise
         except (ValueError, RuntimeError) as error:  # the net does not fit the data, or the method not the net
@@ -132,7 +145,8 @@ class Trainer:
     def _net(self, shape: tuple[int, ...]) -> nn.Module:
         run, data = self.run, self.data
         known = {name: data.needs[name] for name in nets.CARDS[run.net].needs if name in data.needs}
-        given, sizes = self.rules.given, {**run.sizes, **known}
+        drawn = {} if zero_start.of_net(run) is None else {"zero_init": False}  # what starts at 0 depends on the method
+        given, sizes = self.rules.given, {**run.sizes, **known, **drawn}
         return nets.build(run.net, shape, data.outputs, activation=run.activation, given=given, **sizes)
 
     def _step(self) -> tuple[Step, Looks | None]:
@@ -194,11 +208,11 @@ class Trainer:
         return sum(size * total.item() for size, total in sums.items()) / samples
 
     def evaluate(self, scores: dict[str, metrics.Metric] | None = None) -> dict[str, float]:
-        """Score the test split and what else the run scores, see `Scorer.evaluate`."""
+        """Score the split that judges and what else the run scores, see `Scorer.evaluate`."""
         return self.scorer.evaluate(scores)
 
     def scores(self) -> dict[str, float]:
-        """All scores of the test split, for the summary."""
+        """All scores of the split that judges, for the summary."""
         return self.evaluate(self.rules.every(self.data, self.loss))
 
     def measure(self) -> list[dict[str, Any]]:
@@ -212,6 +226,7 @@ class Trainer:
             "epoch": epoch,
             "train_loss": train_loss,
             **self._counts(epoch),
+            **self._moved(epoch),
             **self.evaluate(),
             "train_seconds": self.seconds,
             "samples_per_second": done / self.seconds if self.seconds else None,
@@ -227,6 +242,26 @@ class Trainer:
         if self.run.adversarial is not None:
             found["train_clean_accuracy_percent"] = self.clean
         return {name: counted.percent if epoch and counted else None for name, counted in found.items()}
+
+    def _moved(self, epoch: int) -> dict[str, bool]:
+        """Whether a hidden block has changed since the last row. Says once, and why, if none ever did.
+
+        Feedback that learns from 0 has taught nothing in the first step, so one step is too early to say.
+        """
+        moved = self.movement.moved()
+        if not epoch or moved is None:
+            return {}
+        steps = -(-len(self.feed) // self.run.batch_size)
+        before = self.rows[-1]["epoch"] if self.rows else epoch - 1
+        first = before * steps < 2 <= epoch * steps
+        if first and not moved and not any(row.get("moved") for row in self.rows):
+            batch = self.feed.first(PROBE)
+            why = cause(self.learner.eval(), batch.inputs, batch.t, self.loss.of_output, batch.ids)
+            said = (
+                f"method {self.run.method!r}: nothing moved: no weight of a hidden block has changed in epoch {epoch}"
+            )
+            warnings.warn(f"{said}, as {why}", SkipbackWarning, stacklevel=2)
+        return {"moved": moved}
 
     # ------------------------------------------------------------------------------------------------ checkpoints
 
@@ -257,6 +292,7 @@ class Trainer:
         self.next = state.get("next", len(self.rows))  # version 0.1 had a row for each epoch
         if self.looks is not None:
             self.looks.steps, self.looks.records = state["looks"]
+        self.movement.begin()
         self.shuffle.set_state(state["random"]["shuffle"])
         torch.set_rng_state(state["random"]["torch"])
         if self.device.type == "cuda":

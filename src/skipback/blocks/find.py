@@ -23,17 +23,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.blocks.cuts import Cut, Layout, Path, Place, Segment, cutting
-from skipback.core.blocks.passes import Pass
-from skipback.core.blocks.paths import Reading
-from skipback.core.blocks.trees import named_outputs
-from skipback.core.blocks.units import has_parameter, units
+from skipback.blocks.constants import constants
+from skipback.blocks.contexts import cutting
+from skipback.blocks.cuts import Cut, Layout, Owned, Path, Place, Segment
+from skipback.blocks.passes import Pass
+from skipback.blocks.paths import Reading
+from skipback.blocks.trees import has_parameter, named_outputs, units
 
+STRANGE = "a parameter that the network does not hold"
 NO_OUTPUT = "the network returns no floating-point tensor that depends on a trainable parameter"
 
 
 def find(
-    net: nn.Module, names: Sequence[str] | None, run: Callable[[], Any], frozen: frozenset[int] = frozenset()
+    net: nn.Module,
+    names: Sequence[str] | None,
+    run: Callable[[], Any],
+    frozen: frozenset[int] = frozenset(),
+    other: Callable[[], object] | None = None,
 ) -> Layout:
     """Find the blocks of a network.
 
@@ -43,22 +49,25 @@ def find(
             may be named or left out: it is the head either way.
         run: performs one forward pass of `net`, with gradients enabled.
         frozen: the parameters, by id, that are not trained.
+        other: performs one on other inputs, if there are any.
 
     Raises:
         ValueError: a name is unknown or cannot be taught, no cut keeps backprop out, or no output is trainable.
     """
     with torch.enable_grad():
-        seen = _automatic(net, run) if names is None else _named(net, names, run)
+        seen = _automatic(net, run, frozen, other) if names is None else _named(net, names, run, frozen)
     refused = _bare(seen) if names is None else ""
     return replace(_layout(seen, frozen, named=names is not None), refused=refused)
 
 
-def _automatic(net: nn.Module, run: Callable[[], Any]) -> Reading:
+def _automatic(
+    net: nn.Module, run: Callable[[], Any], frozen: frozenset[int], other: Callable[[], object] | None
+) -> Reading:
     joined: Reading | None = None
     for in_place in (False, True):
         places = [Place(module=n, before=True, in_place=in_place) for n in units(net)]
         try:
-            seen = _trace(net, places, run)
+            seen = _settled(net, places, run, frozen, other)
         except RuntimeError:
             if in_place:  # what is detached in place is a leaf here, and the network writes it
                 break
@@ -68,7 +77,8 @@ def _automatic(net: nn.Module, run: Callable[[], Any]) -> Reading:
                 return seen
             joined = joined or seen  # a cut between the two is better, if there can be one
     # now norms are blocks of their own: a skip could read their output as well as that of the layer before
-    seen = _trace(net, [Place(module=n, before=False) for n in units(net, has_parameter)], run)
+    places = [Place(module=n, before=False) for n in units(net, has_parameter)]
+    seen = _settled(net, places, run, frozen, other)
     if seen.crosses():
         if joined is not None:
             return joined
@@ -81,9 +91,9 @@ def _automatic(net: nn.Module, run: Callable[[], Any]) -> Reading:
     return seen
 
 
-def _named(net: nn.Module, names: Sequence[str], run: Callable[[], Any]) -> Reading:
+def _named(net: nn.Module, names: Sequence[str], run: Callable[[], Any], frozen: frozenset[int]) -> Reading:
     _check_names(net, names)
-    seen = _trace(net, [Place(module=n, before=False) for n in names], run)
+    seen = _trace(net, [Place(module=n, before=False) for n in names], run, frozen)
     _check_met(names, seen)
     seen.heads = _heads(seen, [t for name, t in seen.outputs.items() if seen.behind[name].parameters])
     if seen.crosses(among_ports=False):
@@ -94,12 +104,46 @@ def _named(net: nn.Module, names: Sequence[str], run: Callable[[], Any]) -> Read
     return seen
 
 
-def _trace(net: nn.Module, places: Sequence[Place], run: Callable[[], Any]) -> Reading:
-    """Run the network once, cut, and read what the pass met."""
+def _settled(
+    net: nn.Module,
+    places: Sequence[Place],
+    run: Callable[[], Any],
+    frozen: frozenset[int],
+    other: Callable[[], object] | None,
+) -> Reading:
+    """Run the network once, cut. What is made of parameters alone is not, where a cut there would not do."""
+    seen = _trace(net, places, run, frozen)
+    counts = {t.shape[:1] for t in seen.outputs.values()}
+    if other is None or not (
+        seen.crosses() or any(seen.run.met[k].tensor.shape[:1] not in counts for k in seen.hidden)
+    ):
+        return seen
+    found = constants(seen.run, seen.reached, lambda: _again(net, places, other))
+    return _trace(net, places, run, frozen, found) if found else seen
+
+
+def _again(net: nn.Module, places: Sequence[Place], other: Callable[[], object]) -> Pass | None:
     traced = Pass(net, places, traced=True)
+    try:
+        with cutting(net, places, traced.cut):
+            other()
+    except Exception:  # a network of a fixed batch size may fail anywhere: then nothing is known
+        return None
+    return traced
+
+
+def _trace(
+    net: nn.Module,
+    places: Sequence[Place],
+    run: Callable[[], Any],
+    frozen: frozenset[int],
+    uncut: frozenset[tuple[str, int]] = frozenset(),
+) -> Reading:
+    """Run the network once, cut, and read what the pass met."""
+    traced = Pass(net, places, traced=True, constants=uncut)
     with cutting(net, places, traced.cut):
         output = run()
-    return Reading(traced, named_outputs(output))
+    return Reading(traced, named_outputs(output), frozen)
 
 
 def _readers(seen: Reading, block: str) -> list[str]:
@@ -147,6 +191,22 @@ def _layout(seen: Reading, frozen: frozenset[int], *, named: bool) -> Layout:
         paths={(calls, len(kept_ports)): first},  # as a compiled pass, which has no graph to read, takes it
         named=named,
         bare=frozenset(id(p) for p in seen.bare),
+        constants=seen.run.constants,
+        owned=_owned(seen, kept_ports),
+    )
+
+
+def _owned(seen: Reading, kept: Sequence[int]) -> tuple[Owned, ...]:
+    names = {id(p): name for name, p in seen.run.net.named_parameters()}
+    made = {k: frozenset(names.get(id(p), "") for p in seen.reached[k].parameters) for k in kept}
+    return tuple(
+        Owned(
+            module=seen.run.met[k].place.module,
+            position=seen.run.met[k].position,
+            parameters=made[k],
+            block=seen.blocks[k],
+        )
+        for k in kept
     )
 
 
@@ -242,21 +302,26 @@ def _bare(seen: Reading) -> str:
     seen.bare = [p for block in [*seen.reached, outputs] for p in block.parameters if id(p) not in own]
     head = seen.run.behind(*(t for name, t in seen.outputs.items() if not seen.is_local(name)), *seen.tops)
     for block in [*(seen.reached[k] for k in seen.hidden), outputs, head]:
-        bare = [names[id(p)] for p in block.mixed if id(p) not in own and id(p) in names]
+        bare = [names.get(id(p), STRANGE) for p in block.mixed if id(p) not in own]
         if len(bare) > 1 or (bare and block is head and head.stacked):
             return (
-                f"the weights {', '.join(map(repr, bare[:4]))} are used outside of the modules that this network calls "
-                "(bare parameters, functional_call, compiled, scripted or sharded layers), so nothing can be cut "
-                "behind them and backprop would run through all: put each in an nn.Module that the network calls, "
-                "attach before compiling or sharding, or name the blocks with blocks=[...]"
+                f"the weights {_listed(bare)} are used outside of the modules that this network calls "
+                "(bare parameters, functional_call, layer.forward(x), which runs no hook, and compiled, scripted or "
+                "sharded layers), so nothing can be cut behind them and backprop would run through all: put each in an "
+                "nn.Module, call it as layer(x), attach before compiling, shard the network only as a whole, or name "
+                "the blocks with blocks=[...]"
             )
-    weights = [names[id(p)] for p in outputs.parameters if sum(size > 1 for size in p.shape) > 1 and id(p) in names]
+    weights = [names.get(id(p), STRANGE) for p in outputs.parameters if sum(size > 1 for size in p.shape) > 1]
     if not seen.hidden and len(weights) > 1:
         return (
-            f"the network cannot be cut between its weights {', '.join(map(repr, weights[:4]))}: it would be all head, "
+            f"the network cannot be cut between its weights {_listed(weights)}: it would be all head, "
             "trained by backprop. Put a layer after it, or name the blocks with blocks=[...]"
         )
     return ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, list(dict.fromkeys(names))[:4]))
 
 
 def _check_output(seen: Reading, teaching: Sequence[str]) -> None:

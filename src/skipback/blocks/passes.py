@@ -6,6 +6,7 @@ output, ends in the flows that it was computed from: those are the ports that it
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
 
-from skipback.core.blocks.cuts import Layout, Place
-from skipback.core.blocks.trees import map_tensors, tensors
-from skipback.core.gate import Gate
+from skipback.blocks.contexts import Hook, hooked
+from skipback.blocks.cuts import Layout, Place
+from skipback.blocks.trees import map_tensors, packed, tensors
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ class Pass:
         marks: what tells one way through the network from another: how many operations autograd recorded before each.
         first: how many before the first of them.
         ends: where the graphs of flows begin, and the number of the tensor that was met.
+        constants: the sites of values that are made of parameters alone, which are not cut.
+        passed: the tensors that were met there.
     """
 
     net: nn.Module
@@ -162,6 +165,8 @@ class Pass:
     marks: list[int] = field(default_factory=list)
     first: int = 0
     ends: dict[Node, int] = field(default_factory=dict)
+    constants: frozenset[tuple[str, int]] = frozenset()
+    passed: list[Tensor] = field(default_factory=list)
 
     def fingerprint(self, outputs: Sequence[Tensor]) -> Any:
         """What tells one way through the network from another: the calls, and the operations between the cuts.
@@ -189,6 +194,9 @@ class Pass:
         flows: dict[int, Tensor] = {}
         for i, t in enumerate(args if alone else tensors(tree)):
             if t.requires_grad and id(t) not in flows:
+                if self.constants and (place.module, i) in self.constants:
+                    self.passed.append(t)
+                    continue
                 known = None if self.traced else self.ports.get((place.module, i))
                 if known or (known is None and self._is_port(place, i, t)):
                     flows[id(t)] = self._meet(place, i, t)
@@ -240,18 +248,40 @@ class Pass:
     def _check_visible(self, place: Place, tree: Any) -> None:
         """Refuse what a cut could not see into."""
         inputs = [*tree[0], *tree[1].values()] if place.before else [tree]
-        if any(isinstance(i, PackedSequence) for i in inputs):
+        if any(p.data.requires_grad for p in packed(inputs)):  # packed data alone needs no cut
             raise ValueError(
-                f"block {place.module!r} receives a PackedSequence, whose rows belong to no one sample, so nothing can "
-                "be taught there: pad the sequences instead (pad_sequence), or name other blocks with blocks=[...]"
+                f"block {place.module!r} {'receives' if place.before else 'returns'} a PackedSequence, whose rows "
+                "belong to no one sample, so nothing can be taught there: pad the sequences instead (pad_sequence), or "
+                "name other blocks with blocks=[...]"
             )
-        hidden = [i for i in inputs if not isinstance(i, Tensor | tuple | list | dict | str | int | float | None)]
+        hidden = [i for i in inputs if not isinstance(i, _OPEN) and _may_hide(i)]
         if place.before and len(self.calls) > 1 and hidden and not tensors(inputs):
             raise ValueError(
                 f"block {place.module!r} receives a {type(hidden[0]).__name__}, and tensors inside of it cannot be "
                 "seen, so nothing could be cut there: let the blocks exchange tensors, or tuples, lists, dicts and "
                 "data classes of them"
             )
+
+
+_OPEN: tuple[type, ...] = (
+    *(Tensor, tuple, list, dict, type(None), str, bytes, int, float, complex, range, slice, enum.Enum),
+    *(torch.device, torch.dtype, torch.layout, torch.memory_format, torch.Generator),
+)
+"""What a cut can see into, or what holds no tensor."""
+
+
+def _may_hide(item: Any, depth: int = 6) -> bool:
+    """Whether an object may hold attached tensors, as far as its attributes tell (a cache that is empty holds none)."""
+    if isinstance(item, Tensor):
+        return item.requires_grad
+    if isinstance(item, dict):
+        item = list(item.values())
+    if isinstance(item, tuple | list):
+        return any(_may_hide(one, depth) for one in item)
+    if isinstance(item, _OPEN):
+        return False
+    held = None if callable(item) else getattr(item, "__dict__", None)
+    return depth == 0 or held is None or any(_may_hide(one, depth - 1) for one in held.values())
 
 
 def _start(flow: Tensor) -> Node:
@@ -261,6 +291,28 @@ def _start(flow: Tensor) -> Node:
         node = flow.view_as(flow).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
     found: Node = node
     return found
+
+
+@dataclass
+class Gate:
+    """Whether a network is taught now. One for a learner, shared by its route and the hooks at its cuts.
+
+    Attributes:
+        plain: the network is left alone: inside `exact()`, or in an anchored pass.
+        running: a pass is open.
+        inside: calls of the learner itself that run now, rather than of the network alone.
+        warned: somebody was told that the gradient of an input is none.
+    """
+
+    plain: bool = False
+    running: bool = False
+    inside: int = 0
+    warned: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether a pass that begins now is not to be taught."""
+        return self.plain or not torch.is_grad_enabled()
 
 
 @dataclass(eq=False)
@@ -284,12 +336,7 @@ class Cutter:
 
     def install(self) -> None:
         """Hook the network."""
-        for place in self.layout.places.values():
-            module, each = self.net.get_submodule(place.module), Cutting(self, place)
-            if place.before:
-                self.handles.append(module.register_forward_pre_hook(each.before, with_kwargs=True))
-            else:
-                self.handles.append(module.register_forward_hook(each.after))
+        self.handles = hooked(self.net, [Cutting(self, place) for place in self.layout.places.values()])
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -306,25 +353,25 @@ class Cutter:
         if not any(t.requires_grad for t in tensors(tree)):
             return None  # the first block by itself: nothing is cut there
         check_inside(place.module)
-        return Pass(self.net, ports=self.layout.ports).cut(place, tree)
+        return Pass(self.net, ports=self.layout.ports, constants=self.layout.constants).cut(place, tree)
 
 
-class Cutting:
-    """What a module calls at a place in training. An object: it is copied and pickled together with the network."""
+class Cutting(Hook):
+    """What a module calls at a place in training."""
 
     def __init__(self, cutter: Cutter, place: Place) -> None:
         self.cutter, self.place = cutter, place
 
+    @override
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """A forward pre-hook."""
         cutter = self.cutter
         if cutter.gate.plain or not torch.is_grad_enabled():
             return None
         tree = (args, kwargs)
         return cutter.outside(self.place, tree) if cutter.run is None else cutter.run.cut(self.place, tree)
 
+    @override
     def after(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """A forward hook."""
         cutter = self.cutter
         if cutter.gate.plain or not torch.is_grad_enabled():
             return None

@@ -7,11 +7,16 @@ not run, a hook that did not run (compiled, exchanged), a skip connection that i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
-from skipback.core.blocks.cuts import Layout, Path, Place
-from skipback.core.blocks.passes import Behind, Pass
+from skipback.blocks.constants import is_made_of
+from skipback.blocks.cuts import Layout, Owned, Path, Place
+from skipback.blocks.passes import Behind, Met, Pass
+from skipback.blocks.trees import named_outputs
 
 
 class Reading:
@@ -20,6 +25,8 @@ class Reading:
     Args:
         run: the pass.
         outputs: the floating-point tensors that the network returned, by name.
+        frozen: the parameters, by id, that are not trained. A block is named after what is trained in it.
+        owned: which block each tensor of the pass that found the blocks is the port of.
 
     Attributes:
         reached: what stands behind each tensor that was met.
@@ -32,11 +39,17 @@ class Reading:
         bare: parameters that no module owns which was called.
     """
 
-    def __init__(self, run: Pass, outputs: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        run: Pass,
+        outputs: Mapping[str, Tensor],
+        frozen: frozenset[int] = frozenset(),
+        owned: Sequence[Owned] = (),
+    ) -> None:
         self.run = run
         self.reached = [run.behind(met.tensor) for met in run.met]
         self.values = [(met.tensor.grad_fn, met.tensor.output_nr) for met in run.met]
-        self.blocks = _blocks(run, self.reached, self.values)
+        self.blocks = _blocks(run, self.reached, self.values, frozen, owned)
         self.heads: frozenset[str] = frozenset()
         self.returned = sum(t.dim() > 0 for t in outputs.values())
         self.outputs = {name: t for name, t in outputs.items() if t.requires_grad}
@@ -99,17 +112,21 @@ class Reading:
     def crosses(self, *, among_ports: bool = True) -> bool:
         """Whether the graphs behind two ports, or a port and the head, share an operation: a value jumped over a cut.
 
-        Tensors that pass one place together are ports of one block. Parameters may be shared.
+        Tensors that pass one place together are ports of one block. Parameters may be shared, and values made of them.
         """
-        groups: dict[object, set[object]] = {}
+        groups: dict[object, set[Node]] = {}
         for k in self.hidden:
             key = (self.run.met[k].calls, unit_of(str(self.blocks[k])))
             groups.setdefault(key, set()).update(self.reached[k].operations)
         outputs = [t for name, t in self.outputs.items() if not self.is_local(name)]
         head = self.run.behind(*outputs, *self.tops).operations
-        if any(not head.isdisjoint(group) for group in groups.values()):
-            return True
-        return among_ports and sum(map(len, groups.values())) != len(set().union(*groups.values()))
+        made, seen = self.run.behind(*self.run.passed).operations, set[Node]()
+        for group in groups.values():
+            common = (group & head) | (group & seen if among_ports else set())
+            if not all(is_made_of(operation, made) for operation in common):
+                return True
+            seen |= group
+        return False
 
 
 def unit_of(block: str) -> str:
@@ -117,35 +134,101 @@ def unit_of(block: str) -> str:
     return block.partition("[")[0]
 
 
-def _blocks(run: Pass, reached: Sequence[Behind], values: Sequence[object]) -> list[str | None]:
+def _blocks(
+    run: Pass, reached: Sequence[Behind], values: Sequence[object], frozen: frozenset[int], owned: Sequence[Owned]
+) -> list[str | None]:
     seen: set[object] = set()
     covered: dict[tuple[int, str], set[int]] = {}
     found: list[str | None] = []
-    owned: dict[str, set[int]] = {}
+    owners, known = _Owners(run, frozen), _Known(run.net, owned)
     for met, behind, value in zip(run.met, reached, values, strict=True):
         parameters = {id(p) for p in behind.parameters}
-        unit = _owner(run, met.calls, met.place, parameters, owned)
+        block = known.block(met, parameters)
+        unit = owners.of(met.calls, met.place, parameters) if block is None else unit_of(block)
         before = covered.setdefault((met.calls, unit), set())
         again = value in seen or (before and parameters <= before)
-        found.append(None if again else f"{unit}[{met.position}]" if before else unit)
+        found.append(None if again else block or (f"{unit}[{met.position}]" if before else unit))
         seen.add(value)
         before |= parameters
     return found
 
 
-def _owner(run: Pass, calls: int, place: Place, parameters: set[int], owned: dict[str, set[int]]) -> str:
+class _Owners:
     """The module that a tensor is the value of: what is cut before a module belongs to the last one that it teaches.
 
-    The last in the order of first calls: each state of a cell of several modules belongs to the same one.
+    The last in the order of first calls: each state of a cell of several modules belongs to the same one. A module that
+    is frozen is taught nothing: it is taken only where all are.
     """
-    if not place.before:
+
+    def __init__(self, run: Pass, frozen: frozenset[int]) -> None:
+        self.run, self.frozen = run, frozen
+        self.owned: dict[str, set[int]] = {}
+
+    def of(self, calls: int, place: Place, parameters: set[int]) -> str:
+        """The owner of a tensor that was met at this place after so many calls, and depends on these parameters."""
+        if not place.before:
+            return place.module
+        wanted = parameters - self.frozen or parameters
+        for name in reversed(dict.fromkeys(self.run.calls[: calls - 1])):
+            if name not in self.owned:
+                self.owned[name] = {id(p) for p in self.run.net.get_submodule(name).parameters()}
+            if not wanted.isdisjoint(self.owned[name]):
+                return name
         return place.module
-    for name in reversed(dict.fromkeys(run.calls[: calls - 1])):
-        if name not in owned:
-            owned[name] = {id(p) for p in run.net.get_submodule(name).parameters()}
-        if not parameters.isdisjoint(owned[name]):
-            return name
-    return place.module
+
+
+class _Known:
+    """The blocks as the pass that found them named them, when every parameter was trainable.
+
+    Which parameters require grad may change later, and with it what stands behind a tensor; its block may not.
+    """
+
+    def __init__(self, net: nn.Module, owned: Sequence[Owned]) -> None:
+        named = list(net.named_parameters()) if owned else []
+        self.names = {id(p): name for name, p in named}
+        frozen = {name for name, p in named if not p.requires_grad}
+        self.sites: dict[tuple[str, int], list[tuple[frozenset[str], str | None]]] = {}
+        for one in owned:
+            self.sites.setdefault((one.module, one.position), []).append((one.parameters - frozen, one.block))
+        self.met: dict[tuple[str, int], int] = {}
+
+    def block(self, met: Met, parameters: set[int]) -> str | None:
+        """The block of a tensor that was met there before, made of the same parameters but for frozen ones."""
+        key = met.place.module, met.position
+        count = self.met[key] = self.met.get(key, 0) + 1
+        now = {self.names.get(i, "") for i in parameters}
+        found = self.sites.get(key, [])
+        same = (block for made, block in found[count - 1 : count] + found if made == now)  # the same call of it first
+        return next((block for block in same if block is not None), None)
+
+
+def read_new(key: Any, run: Pass, output: Any, layout: Layout, modules: Mapping[str, nn.Module]) -> Path:
+    """Read a pass whose way, told by its fingerprint, is new; and remember that.
+
+    Args:
+        key: the fingerprint.
+        run: the pass.
+        output: all that the network returned.
+        layout: where it is cut.
+        modules: those that are hooked, by name.
+
+    Raises:
+        RuntimeError: backprop would pass a cut there, an output is new, or a module was exchanged with its hook.
+    """
+    if torch.compiler.is_compiling():
+        raise RuntimeError(
+            "this compiled pass takes another way through the network than those that were seen: attach with "
+            "example=... that takes the same way, or run it once without compiling"
+        )
+    for name, module in modules.items():
+        if name not in run.calls and run.net.get_submodule(name) is not module:
+            raise RuntimeError(
+                f"module {name!r} was exchanged after attach(), and the cut there with it, so backprop would run "
+                "through: detach the learner and attach again"
+            )
+    path = layout.paths[key] = read(run, named_outputs(output), layout)
+    layout.paths[tuple(run.calls), len(run.met)] = path  # for a compiled pass, which has no graph to read
+    return path
 
 
 def read(run: Pass, outputs: Mapping[str, Tensor], layout: Layout) -> Path:
@@ -155,9 +238,10 @@ def read(run: Pass, outputs: Mapping[str, Tensor], layout: Layout) -> Path:
         RuntimeError: backprop would pass a cut there, or an output is new.
     """
     try:
-        seen = Reading(run, outputs)
+        seen = Reading(run, outputs, owned=layout.owned)
     except ValueError as error:  # reentrant checkpointing that was switched on later
         raise RuntimeError(str(error)) from None
+    _check_sharded(seen)
     if seen.crosses(among_ports=any(place.before for place in layout.places.values())):
         raise RuntimeError(
             "this forward pass takes another way than the one that found the blocks, and on it a value jumps over a "
@@ -180,6 +264,20 @@ def read(run: Pass, outputs: Mapping[str, Tensor], layout: Layout) -> Path:
     return Path(tuple(seen.blocks), _leads(seen, layout))
 
 
+def _check_sharded(seen: Reading) -> None:
+    """Refuse layers that were sharded one by one: their weights are exchanged around every call of theirs."""
+    parameters = list(seen.run.net.parameters())
+    own = {id(p) for p in parameters}
+    groups = [*seen.reached, *seen.behind.values()]
+    foreign = any(id(p) not in own for behind in groups for p in behind.parameters)
+    if foreign and any(hasattr(p, "full_tensor") for p in parameters):
+        raise RuntimeError(
+            "layers of this network were sharded one by one (fully_shard), and use other parameters while they run "
+            "than the network holds, so it is not known which blocks they belong to: shard the network as a whole, "
+            "fully_shard(net), and attach after it"
+        )
+
+
 def _check_called(seen: Reading, layout: Layout) -> None:
     """Refuse a module that was used without its hook."""
     net, called = seen.run.net, set(seen.run.calls) | layout.heads
@@ -189,9 +287,10 @@ def _check_called(seen: Reading, layout: Layout) -> None:
     for name in layout.places:
         if name not in called and any(id(p) in reached for p in net.get_submodule(name).parameters()):
             raise RuntimeError(
-                f"module {name!r} was used in this forward pass, but not cut: it was exchanged after attach(), or "
-                "runs compiled, scripted, or by its weights alone, and backprop would pass it in silence. Detach "
-                "the learner and attach again, before compiling parts of the network"
+                f"module {name!r} was used in this forward pass, but not cut: it was exchanged after attach(), or is "
+                "called by its forward(x), which runs no hook, or runs compiled, scripted, or by its weights alone, "
+                "and backprop would pass it in silence. Call it as module(x), or detach the learner and attach again, "
+                "before compiling parts of the network"
             )
 
 
