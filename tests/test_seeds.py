@@ -15,10 +15,7 @@ from skipback.lab.reproduce.verb import Reproduce
 
 ROOT = Path(__file__).parents[1]
 STUDIES = papers.studies()
-AWAITED = {
-    *("start", "reduction", "adversarial", "keep_clean_gradients", "bottleneck", "bottleneck_form", "align_on"),
-    *("align_rows", "eval_every", "score_train", "max_in_norm", "max_out_norm", "dry_run", "learners", "layer"),
-}
+AWAITED = {"start", "bottleneck", "bottleneck_form", "learners", "layer"}
 """Flags that pages name and no verb has yet."""
 AWAITED_VERBS = {"stack"}
 
