@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from skipback.engine.stages import stages
     from skipback.engine.wave.wavefront import Wavefront, wavefront
     from skipback.learner import Learner, attach
+    from skipback.load import load_run
     from skipback.measure.alignment import alignment
     from skipback.measure.audit import audit
     from skipback.measure.feedback import feedback_alignment
@@ -89,6 +90,7 @@ _HOME = {
     "SkipbackWarning": "core.records",
     "Learner": "learner",
     "attach": "learner",
+    "load_run": "load",
     "Layerwise": "routes.layerwise",
     "Perturbed": "routes.perturbed",
     "Captured": "engine.capture.steps",
@@ -162,6 +164,7 @@ __all__ = [
     "kp",
     "ldfa",
     "lg_fg_a",
+    "load_run",
     "measure",
     "memory",
     "methods",

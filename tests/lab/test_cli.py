@@ -389,7 +389,7 @@ def test_flags_are_frozen(capsys):
         *("--feedback --signal --as-published --seed --seeds --device --threads --out --json --config").split(),
         *("--prepare --zca-epsilon --augment --validation --held-out --split-seed --distinct --anchor").split(),
         *("--precision --compile").split(),
-        *("--no-bias --batch-norm-at --norm-last --dropout-first").split(),
+        *("--no-bias --batch-norm-at --norm-last --dropout-first --start").split(),
     }
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from skipback.lab.errors import LabError
-from skipback.lab.spellings import Form, check, parse
+from skipback.lab.errors import LabError, unknown
+from skipback.lab.spellings import Form, alike, check, parse, spelt
 from skipback.methods import TABLE as METHODS
 from skipback.methods import page
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from skipback.lab.data.prepare import Preparation, Transform
     from skipback.lab.data.splits import Splitter
     from skipback.lab.losses import TaskLoss
+    from skipback.lab.starts import Start
     from skipback.precision import Precision
 
 TERNARY, BINOMIAL = (-1.0, 0.0, 1.0), (0.0, 1.0)
@@ -48,6 +50,13 @@ DRAWS: dict[str, Form] = {
     "chunked_negative": Form("ChunkedNegative", takes=("scale",), example="chunked_negative:0.1"),
 }
 """The draws of the feedback: each a class of `skipback.draws`, and what of it can be said behind a colon."""
+
+STARTS: dict[str, Form] = {
+    "zero": Form("Zero"),
+    "normal": Form("Normal", takes=("std",), example="normal:1"),
+    "prealigned": Form("Prealigned", takes=("method",), example="prealigned:principled_dfa"),
+}
+"""The weights to start from that have a name; else it is the folder of a finished run."""
 
 SIGNALS = (
     "delayed_error",
@@ -188,6 +197,43 @@ def draw(name: str) -> Draw:
     form = DRAWS[chosen.name]
     built: Draw = getattr(draws, form.function)(**{**form.options, **chosen.parameters})
     return built
+
+
+def start_of(text: str) -> str:
+    """The one spelling of a start: a name with its parameters, or the folder of a run as it was written.
+
+    Raises:
+        LabError: it is neither.
+    """
+    name = alike("start", text.split(":")[0], STARTS)
+    if name in STARTS:
+        kept = spelt("start", text, STARTS)
+        if kept == "normal":
+            raise LabError("start 'normal': of which standard deviation? write normal:1")
+        return kept
+    if "/" in text or Path(text).is_dir():
+        return text.rstrip("/")
+    raise LabError(f"{unknown('start', text, list(STARTS))}, or the folder of a finished run")
+
+
+def start(text: str | None, *, other: Callable[[str], Method], seed: int) -> Start:
+    """The start of a spelling that `start_of` gave.
+
+    Args:
+        text: `None` for the weights that the network was built with.
+        other: builds the method of a name, for a start that belongs to another method than the run's.
+        seed: of that method's feedback.
+    """
+    from skipback.lab import starts
+
+    if text is None:
+        return starts.AsBuilt()
+    if text.split(":")[0] not in STARTS:
+        return starts.FromRun(Path(text))
+    name, parameters = parse("start", text, STARTS)
+    if name == "normal":
+        return starts.Normal(parameters["std"])
+    return starts.Prealigned(other(parameters["method"]) if parameters else None, seed)
 
 
 def has_feedback(name: str, *, as_published: bool) -> bool:

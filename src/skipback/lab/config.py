@@ -49,7 +49,8 @@ class Settings(BaseModel):
     dropout: Rates = Field(0.0, description="probability, in hidden layers; of conv nets also one for each place")
     dropout_first: bool = Field(False, description="drop before the activation (mlp)")
     input_dropout: float = Field(0.0, ge=0, lt=1, description="probability, on the input of the mlp")
-    zero_init: bool = Field(False, description="start all weights at 0")
+    zero_init: bool = Field(False, description="as --start zero: start all weights at 0")
+    start: str | None = Field(None, description="weights: zero, normal:STD, prealigned[:METHOD], or a run's folder")
     loss: str | None = Field(None, description="ce, bce, mse (default: ce; mse for values)")
     optimizer: str = Field("adam", description=_one_of(choices.OPTIMIZERS))
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False, description="learning rate")
@@ -109,6 +110,11 @@ class Settings(BaseModel):
         found = sorted(set(_listed(value, int, "hidden layers with commas, counted from 1")))
         return ",".join(map(str, found))
 
+    @field_validator("start")
+    @classmethod
+    def _start(cls, value: str | None) -> str | None:
+        return value if value is None else choices.start_of(value)
+
     @field_validator("prepare", "augment")
     @classmethod
     def _steps(cls, value: str | None, info: Any) -> str | None:
@@ -137,6 +143,21 @@ class Settings(BaseModel):
             else:
                 raise LabError(f"{_flag(size)}: net {net!r} has no {_words(size)}")
         return {**values, **chosen}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _zero(cls, values: Any) -> Any:
+        """`--start zero` is kept as `zero_init`, so that the two spellings are one run."""
+        start = values.get("start") if isinstance(values, dict) else None
+        if not isinstance(start, str) or spellings.alike("start", start, choices.STARTS) != "zero":
+            return values
+        return {**values, "start": None, "zero_init": True}
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.zero_init and self.start is not None:
+            raise LabError(f"--start {self.start}: --zero-init is another start: leave one of them out")
+        return self
 
     @model_validator(mode="after")
     def _places_of_dropout(self) -> Self:
@@ -218,6 +239,15 @@ class Run(Settings):
     def _bp_has_no_anchor(self) -> Run:
         if self.anchor is not None and self.method == "bp":
             raise LabError(f"--anchor {self.anchor}: method 'bp' is plain backprop in every pass already")
+        return self
+
+    @model_validator(mode="after")
+    def _references_have_no_feedback_to_align_with(self) -> Run:
+        if self.start == "prealigned" and self.method in ("bp", "shallow"):
+            raise LabError(
+                f"--start prealigned: method {self.method!r} has no feedback to align with; for that of another method "
+                "write --start prealigned:principled_dfa"
+            )
         return self
 
     @property

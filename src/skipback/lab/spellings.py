@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from skipback.lab.errors import LabError, unknown
+from skipback.methods import TABLE as METHODS
 
 ALIASES: dict[str, dict[str, str]] = {
     "method": {"llo": "shallow", "backprop": "bp", "backpropagation": "bp", "fwdgrad": "fg_w", "fgw": "fg_w"},
@@ -105,6 +106,10 @@ def _numbers(text: str) -> tuple[float, ...]:
     return tuple(map(_number, text.split(",")))
 
 
+def _method(text: str) -> str:
+    return check("method", text, METHODS)
+
+
 KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "values": (_numbers, "numbers with commas"),
     "scale": (_number, "a number"),
@@ -114,6 +119,7 @@ KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "alpha": (_number, "a number"),
     "bound": (_above_zero, "a number above 0"),
     "std": (_above_zero, "a number above 0"),
+    "method": (_method, "a method"),
     "per_unit": (_count, "a whole number above 0"),
 }
 """What each parameter is read by, and what it has to be."""
@@ -162,6 +168,8 @@ def _value(what: str, text: str, key: str, value: str) -> Any:
     read, kind = KINDS[key]
     try:
         return read(value.strip())
+    except LabError as error:
+        raise LabError(f"{what} {text!r}: {error}") from None
     except (ValueError, OverflowError):
         raise LabError(f"{what} {text!r}: {key} must be {kind}, got {value!r}") from None
 
@@ -176,4 +184,6 @@ def _right(name: str, form: Form) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(_text, value))
+    if isinstance(value, str):
+        return value
     return str(int(value)) if isinstance(value, float) and value == int(value) and abs(value) < 1e15 else repr(value)

@@ -24,6 +24,7 @@ from skipback.lab.data.pipeline import Feeds, feeds
 from skipback.lab.data.pipeline_rows import Feed
 from skipback.lab.errors import LabError
 from skipback.lab.losses import LOSSES, TaskLoss
+from skipback.lab.starts import Start
 from skipback.lab.tasks import RULES, remembers
 from skipback.learner import Learner
 from skipback.measure.alignment import alignment
@@ -79,13 +80,26 @@ class Trainer:
     def _learner(self) -> Learner:
         run, example = self.run, self.feed.first(2).inputs
         try:
-            net = self._net(tuple(example[0].shape[1:]))
+            net = self._net(tuple(example[0].shape[1:])).to(self.device)
             method = self.rules.fit(run.method, _method(run, self.loss, len(self.feed)), self.feed)
-            return skipback.attach(net.to(self.device), method, example=example, seed=run.seed, show=None)
+            start, batch = self._start(), self.feed.first(run.batch_size)
+            start.before(net, batch, self.loss.of_output)
+            learner = skipback.attach(net, method, example=example, seed=run.seed, show=None)
+            start.after(learner, batch, self.loss.of_output)
+            return learner
         except LabError:
             raise
         except (ValueError, RuntimeError) as error:  # the net does not fit the data, or the method not the net
             raise LabError(str(error)) from None
+
+    def _start(self) -> Start:
+        run, samples = self.run, len(self.feed)
+        plain = {"feedback": None, "signal": None, "anchor": None}  # of the run's own method
+
+        def other(name: str) -> Method:
+            return _method(run.model_copy(update={**plain, "method": name}), self.loss, samples)
+
+        return choices.start(run.start, other=other, seed=run.seed)
 
     def _net(self, shape: tuple[int, ...]) -> nn.Module:
         run, data = self.run, self.data
