@@ -208,6 +208,8 @@ def start_of(text: str) -> str:
     name = alike("start", text.split(":")[0], STARTS)
     if name in STARTS:
         kept = spelt("start", text, STARTS)
+        if method := parse("start", text, STARTS).parameters.get("method"):
+            return f"{name}:{check('method', method, METHODS)}"
         if kept == "normal":
             raise LabError("start 'normal': of which standard deviation? write normal:1")
         return kept
