@@ -44,8 +44,9 @@ def found() -> dict[str, Any]:
 def of_method(name: str, counted: dict[str, dict[str, int]]) -> dict[str, Any]:
     """The facts of a method: its paper, its needs, its audit, its status."""
     method, paper = record(name), page(name).PAPER
+    written = {key: value for key, value in dataclasses.asdict(paper).items() if key != "letter"}  # the key has it
     return {
-        "paper": {"key": paper.key, **dataclasses.asdict(paper)},
+        "paper": {"key": paper.key, **written},
         "needs": needs(method),
         "learns": getattr(method, "learns", ""),
         "audit": of_hidden(name),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skipback.core.learner import Forward, TaughtNetwork
 from skipback.core.method import Method
-from skipback.core.records import BatchContext, Loss
+from skipback.core.records import BatchContext, Loss, Watch
 from skipback.core.route import ROUTES, CutRoute
 from skipback.precision import Precision, checked
 from skipback.step.by_backward import CompiledLearner, step_by_backward
@@ -41,6 +41,7 @@ class Learner(TaughtNetwork):
         mask: Tensor | None = None,
         precision: Precision | None = None,
         compile: bool | Compiler = False,
+        watch: Watch | None = None,
     ) -> Tensor:
         """One whole training step: forward, teaching and update, each block as soon as its signal is known.
 
@@ -64,6 +65,7 @@ class Learner(TaughtNetwork):
             compile: run the blocks that go by autograd through `torch.compile` (dense blocks have a closed form, which
                 gains nothing), and a network without a chain of blocks, or a method by `backward`, as a whole. Also
                 what compiles: `functools.partial(torch.compile, dynamic=True)`; pass the same one at every step.
+            watch: is called once, without gradients, with what the loss gets (output, target): to count errors, say.
 
         Returns:
             The loss, before the update.
@@ -84,11 +86,12 @@ class Learner(TaughtNetwork):
         groups = update.bind(self).param_groups
         if precision is not None:
             with checked(precision).during([p for group in groups for p in group["params"]]):
-                return self.step(x, t, loss=loss, update=update, ids=ids, scale=scale, mask=mask, compile=compile)
+                rest: Any = {"ids": ids, "scale": scale, "mask": mask, "compile": compile, "watch": watch}
+                return self.step(x, t, loss=loss, update=update, **rest)
         how, stepper = None if compile is False else compiler(compile), self._stepper or self._block_by_block()
         if stepper is not None and not self.gate.plain and stepper.fits(args) and (how is None or stepper.chain):
-            return stepper(args, t, loss, update, context, how)
-        return step_by_backward(self, self._compiled.get(self, how), args, t, loss, update, context)
+            return stepper(args, t, loss, update, context, how, watch)
+        return step_by_backward(self, self._compiled.get(self, how), args, t, loss, update, context, watch)
 
     def _block_by_block(self) -> Stepper | None:
         """The stepper, where the method and the network allow one."""

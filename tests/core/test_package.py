@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 import types
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import skipback
-from skipback import methods
+from skipback import methods, papers
 from skipback.core.method import Method, Paper
 
 FOLDER = Path(methods.__file__).parent
@@ -109,7 +110,7 @@ def test_papers_are_complete_and_have_a_key(name):
     assert paper.venue
     assert 1900 < paper.year < 2100
     assert paper.url.startswith("https://")
-    assert paper.key.endswith(str(paper.year))
+    assert re.fullmatch(rf"[a-z-]+{paper.year}[b-z]?", paper.key)
     assert paper.key.islower()
     assert paper.key.isascii()
 
@@ -120,6 +121,15 @@ def test_citation_keys():
     assert keys["drtp"] == keys["sdfa"] == "frenkel2021"
     assert keys["bp"] == "rumelhart1986"
     assert keys["f3"] == "flugel2024"
+    assert (keys["tiny_dfa"], keys["ternary_dfa"]) == ("launay2020", "launay2020b")
+
+
+def test_no_two_papers_share_a_citation_key_nor_an_address():
+    """In a BibTeX file the second of two equal keys is lost."""
+    pages = [papers, *map(methods.page, methods.TABLE)]
+    known = {value for module in pages for value in vars(module).values() if isinstance(value, Paper)}
+    assert len(known) > 15
+    assert len({paper.key for paper in known}) == len({paper.url for paper in known}) == len(known)
 
 
 def test_methods_are_records():

@@ -37,7 +37,7 @@ def pair(method, inputs, *, batch=64, **more):
     plain, other = Trainer(run, inputs), Trainer(run, inputs)
     tape = Tape()
     other.steps = capturing.capturing(
-        other.feed, other.learner, other.update, other.loss.of_output, batch, recorder=tape
+        other.feed, other.learner, other.update, other.loss.of_output, batch, watch=other.counted, recorder=tape
     )
     return plain, other, tape
 
@@ -52,6 +52,8 @@ def test_two_epochs_are_those_of_the_loop(method, digits):
     assert plain.steps is None
     for _ in range(2):
         assert other.epoch() == pytest.approx(plain.epoch(), rel=1e-6)  # a mean is divided in another precision
+    assert plain.errors == other.errors
+    assert len(set(plain.errors)) == 2
     assert all(torch.equal(p, q) for p, q in zip(weights(plain), weights(other), strict=True))
     assert torch.equal(plain.shuffle.get_state(), other.shuffle.get_state())
     assert ("replay" in tape.log) == (method != "fdfa")
@@ -105,9 +107,18 @@ def test_no_loss_of_the_lab_asks_the_host(name):
     assert (steps.why, "replay" in tape.log) == (None, True)
 
 
-@pytest.mark.parametrize(("more", "captured"), [({}, True), ({"precision": "bf16"}, False), ({"compile": True}, False)])
+@pytest.mark.parametrize(
+    ("more", "captured"),
+    [
+        ({}, True),
+        ({"precision": "bf16"}, False),
+        ({"compile": True}, False),
+        ({"schedule": "inverse:1"}, False),
+        ({"schedule": "step:1:.5"}, True),
+    ],
+)
 def test_what_is_captured_computes_as_it_is(digits, monkeypatch, more, captured):
     """A recording knows neither bfloat16 nor compiled blocks, and must not be taken for them in silence."""
-    monkeypatch.setattr("skipback.lab.trainer.capturing", lambda *args: "recorded")
+    monkeypatch.setattr("skipback.lab.trainer.capturing", lambda *args, **more: "recorded")
     run = Run(dataset="digits", method="dfa", net="mlp", width=8, depth=1, threads=1, **more)
     assert (Trainer(run, digits).steps == "recorded") == captured

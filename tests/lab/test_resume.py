@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -15,26 +14,32 @@ from skipback.lab.cli import main
 from skipback.lab.errors import LabError
 from skipback.lab.records import atomic_write
 
-RUN = "train digits --width 64 --depth 2 --epochs 40 --lr 1e-3".split()
-START = "import sys; from skipback.lab.cli import main; sys.exit(main(sys.argv[1:]))"
-EVERY_EPOCH = "import skipback.lab.train as t; t.SAVE_EVERY = 0; " + START
+RUN = "train digits --width 32 --depth 2 --epochs 6 --lr 1e-3".split()
+EPOCH = 29
+"""Steps of an epoch of digits."""
+STOPS = """
+import os, sys
+from skipback.lab import train
+from skipback.lab.cli import main
+from skipback.learner import Learner
+
+train.SAVE_EVERY = 0  # a checkpoint after every epoch
+left, plain = iter(range({steps}, -1, -1)), Learner.step
+
+def step(*args, **options):
+    if next(left, None) == 0:
+        os.kill(os.getpid(), {stop})
+    return plain(*args, **options)
+
+Learner.step = step
+sys.exit(main({argv}))
+"""
 
 
-def start(*argv, code=EVERY_EPOCH):
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-
-
-def written(path):
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-
-def wait_for(path, process, seconds=60):
-    """Wait until a file is written (again)."""
-    before, end = written(path), time.monotonic() + seconds
-    while written(path) == before and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.002)
+def start(*argv, steps, stop):
+    """Another process that trains and, after some steps, sends a signal to itself."""
+    code = STOPS.format(steps=steps, stop=int(stop), argv=[*map(str, argv)])
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def bits(folder):
@@ -65,32 +70,23 @@ def test_interrupted_runs_resume_to_the_same_bits(tmp_path, capsys, method, stop
     argv = [*RUN, "--method", method]
     assert main([*argv, "--out", str(tmp_path / "whole")]) == 0
     folder = tmp_path / "broken" / f"{method}-seed1"
-    stops = 0
-    for _ in range(3):
-        process = start(*argv, "--out", tmp_path / "broken")
-        wait_for(folder / "checkpoint.safetensors", process)
-        time.sleep(0.05 * (1 + stops))
-        process.send_signal(stop)
-        _, err = process.communicate(timeout=60)
-        if (folder / "summary.json").exists():
-            break
-        stops += 1
-        if stop == signal.SIGINT:
-            assert process.returncode == 130
-            assert b"interrupted" in err
-            assert b"Traceback" not in err
-    assert stops, "the run ended before it could be interrupted"
+    for steps in (EPOCH + 7, EPOCH // 2, 2 * EPOCH - 1):  # in the second epoch, in the second again, in the third
+        process = start(*argv, "--out", tmp_path / "broken", steps=steps, stop=stop)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == (130 if stop == signal.SIGINT else -stop)
+        assert b"Traceback" not in err
+        assert (b"interrupted" in err) == (stop == signal.SIGINT)
+    assert not (folder / "summary.json").exists()
     assert main([*argv, "--out", str(tmp_path / "broken")]) == 0
     assert same(bits(tmp_path / "whole" / folder.name), bits(folder))
 
 
 def test_a_comparison_goes_on_where_it_was_interrupted(tmp_path, capsys):
-    argv = "compare digits --methods bp,f3 --seeds 2 --epochs 30 --width 32 --depth 1 --out".split()
-    process = start(*argv, tmp_path, code=START)
-    wait_for(tmp_path / "bp-seed2" / "config.json", process)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    argv = "compare digits --methods bp,f3 --seeds 2 --epochs 3 --width 32 --depth 1 --out".split()
+    process = start(*argv, tmp_path, steps=4 * EPOCH, stop=signal.SIGINT)  # in the second run
+    process.communicate(timeout=120)
     assert process.returncode == 130
+    assert not (tmp_path / "bp-seed2" / "summary.json").exists()
     done = (tmp_path / "bp-seed1" / "summary.json").stat().st_mtime_ns
     assert main([*argv, str(tmp_path)]) == 0
     assert (tmp_path / "bp-seed1" / "summary.json").stat().st_mtime_ns == done
@@ -98,12 +94,9 @@ def test_a_comparison_goes_on_where_it_was_interrupted(tmp_path, capsys):
 
 
 def test_two_processes_cannot_train_one_run(tmp_path, capsys):
-    first = start(*RUN, "--out", tmp_path)
-    wait_for(tmp_path / "dfa-seed1" / "checkpoint.safetensors", first)
-    first.send_signal(signal.SIGSTOP)
+    first = start(*RUN, "--out", tmp_path, steps=EPOCH, stop=signal.SIGSTOP)
     try:
-        if (tmp_path / "dfa-seed1" / "summary.json").exists():
-            pytest.skip("the first run was too fast")
+        assert os.WIFSTOPPED(os.waitpid(first.pid, os.WUNTRACED)[1])
         assert main([*RUN, "--out", str(tmp_path)]) == 2
         assert "another process" in capsys.readouterr().err
     finally:
@@ -140,12 +133,8 @@ def test_checkpoints_keep_every_type_and_bit(tmp_path):
 
 
 def test_a_damaged_checkpoint_ends_with_one_line(tmp_path, capsys):
-    process = start(*RUN, "--out", tmp_path)
+    start(*RUN, "--out", tmp_path, steps=EPOCH, stop=signal.SIGKILL).communicate(timeout=120)
     folder = tmp_path / "dfa-seed1"
-    wait_for(folder / "checkpoint.safetensors", process)
-    process.kill()
-    process.communicate()
-    (folder / "summary.json").unlink(missing_ok=True)
     (folder / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
     assert main([*RUN, "--out", str(tmp_path)]) == 2
     assert "checkpoint.safetensors is damaged" in capsys.readouterr().err

@@ -53,7 +53,14 @@ def same_runs(folder, single):
 
 
 @pytest.mark.parametrize(
-    "choice", ["--method f3 --loss bce", "--method bp --optimizer sgd", "--method shallow --optimizer rmsprop"]
+    "choice",
+    [
+        "--method f3 --loss bce",
+        "--method bp --optimizer sgd",
+        "--method shallow --optimizer rmsprop",
+        "--method dfa --optimizer nadam --schedule step:1:.5 --weight-decay .1",
+        "--method drtp --optimizer sgd --momentum .9 --nesterov --schedule inverse:.1",
+    ],
 )
 def test_the_folders_are_those_of_single_runs(tmp_path, capsys, choice):
     assert run(*choice.split(), "--together", "--out", tmp_path / "together") == 0

@@ -27,12 +27,16 @@ class Loop(Trainer):
 
     def epoch(self):
         net, total, samples = self.learner.train(), 0.0, 0
+        wrong = 0
         for batch in self.feed.epoch(self.run.batch_size, self.shuffle):
-            loss = self.loss.of_output(net(batch.x, target=batch.t, ids=batch.ids), batch.t)
+            y = net(batch.x, target=batch.t, ids=batch.ids)
+            loss = self.loss.of_output(y, batch.t)
+            wrong += int((y.argmax(1) != (batch.t if batch.t.dim() == 1 else batch.t.argmax(1))).sum())
             loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
             total, samples = total + loss.detach() * len(batch), samples + len(batch)
+        self.errors.append(wrong / samples)
         return total.item() / samples
 
 

@@ -211,6 +211,15 @@ class TaughtNetwork(nn.Module):
         """The feedback tensor (C, *P) of each taught block; of each weight, of its shape, for a layerwise method."""
         return {} if self.route is None else self.route.feedback
 
+    def feedback_parameters(self) -> list[nn.Parameter]:
+        """The feedback that learns (DKP, FDFA, Kolen-Pollack), to give it an optimizer or a rate of its own.
+
+        They are among `parameters()`, and not among `net.parameters()`. Empty where the feedback is fixed, or where the
+        blocks are not known yet.
+        """
+        own = {id(p) for p in self.net.parameters()}
+        return [p for p in self.parameters() if id(p) not in own] if self.method.learns_feedback else []
+
     @property
     def memory(self) -> Any:
         """The per-sample memory of a delayed signal."""

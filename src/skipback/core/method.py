@@ -17,19 +17,25 @@ from skipback.core.signals import LossGradient, Signal
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """Where a method comes from."""
+    """Where a method comes from.
+
+    Attributes:
+        letter: tells a paper from an earlier one here of the same first author and year, as in launay2020b.
+    """
 
     title: str
     authors: str
     year: int
     venue: str
     url: str
+    letter: str = ""
 
     @property
     def key(self) -> str:
-        """The citation key in plain ASCII, e.g. nokland2016."""
+        """The citation key in plain ASCII, e.g. nokland2016. No two papers of the library share one."""
         last_name = self.authors.split(",")[0].split()[-1].lower().replace("ø", "o")
-        return f"{unicodedata.normalize('NFKD', last_name).encode('ascii', 'ignore').decode()}{self.year}"
+        name = unicodedata.normalize("NFKD", last_name).encode("ascii", "ignore").decode()
+        return f"{name}{self.year}{self.letter}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,11 @@ class Method(ABC):
     @abstractmethod
     def learns(self) -> str:
         """What learns beside the network, as a sentence; empty if nothing does. The optimizer must know it."""
+
+    @property
+    def learns_feedback(self) -> bool:
+        """Whether that is its feedback."""
+        return False
 
     @property
     def needs(self) -> Needs:
@@ -97,6 +108,11 @@ class Direct(Method):
     def learns(self) -> str:
         """The feedback, where it does."""
         return "the feedback learns" if self.feedback.learns else ""
+
+    @property
+    def learns_feedback(self) -> bool:
+        """As the feedback says."""
+        return self.feedback.learns
 
     @property
     def needs(self) -> Needs:

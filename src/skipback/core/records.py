@@ -21,6 +21,9 @@ Loss = Callable[[Any, Any], Tensor]
 """loss(output, target) -> one number. The output is the tensor that the network returns, or all that it returns if that
 is more than one."""
 
+Watch = Callable[[Any, Any], object]
+"""watch(output, target): looks at what a loss gets in each step."""
+
 NOT_TAUGHT = -100
 """A class that says "this row is not taught", as torch's `ignore_index`."""
 

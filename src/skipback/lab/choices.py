@@ -71,7 +71,22 @@ SIGNALS = (
 )
 
 LOSSES = ("ce", "bce", "mse")
-OPTIMIZERS = ("adam", "sgd", "rmsprop")
+OPTIMIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "adam": ("Adam", ("weight_decay",)),
+    "sgd": ("SGD", ("weight_decay", "momentum", "dampening", "nesterov")),
+    "rmsprop": ("RMSprop", ("weight_decay", "momentum")),
+    "adagrad": ("Adagrad", ("weight_decay",)),
+    "adadelta": ("Adadelta", ("weight_decay",)),
+    "adamax": ("Adamax", ("weight_decay",)),
+    "adamw": ("AdamW", ("weight_decay",)),
+    "nadam": ("NAdam", ("weight_decay",)),
+    "radam": ("RAdam", ("weight_decay",)),
+    "asgd": ("ASGD", ("weight_decay",)),
+    "rprop": ("Rprop", ()),
+    "adafactor": ("Adafactor", ("weight_decay",)),
+}
+"""Each optimizer of `torch.optim` that any network can be trained with, and which of our options it has."""
+
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "onednn", "bf16")
 
@@ -243,6 +258,14 @@ def has_feedback(name: str, *, as_published: bool) -> bool:
     module = page(name)
     build = module.as_published if as_published else getattr(module, name)
     return "feedback" in inspect.signature(build).parameters
+
+
+def learns_feedback(name: str, *, as_published: bool) -> bool:
+    """Whether a method's feedback learns."""
+    from skipback.lab.losses import LOSSES
+
+    plain = method(name, as_published=as_published, feedback=None, signal=None, loss=LOSSES["ce"], samples=1)
+    return plain.base.learns_feedback
 
 
 def precision(name: str) -> Arithmetic:

@@ -17,7 +17,7 @@ import tyro
 from pydantic import BaseModel, Field, model_validator
 
 from skipback import __version__
-from skipback.lab import choices, config, data, data_cli, listing, spellings
+from skipback.lab import choices, config, data, data_cli, listing, spellings, training
 from skipback.lab.bench import verb as bench
 from skipback.lab.errors import LabError, unknown
 from skipback.lab.flags import Names, parse
@@ -47,6 +47,8 @@ class Train(Output, config.Run):
         if self.together and (self.compile or self.precision == "bf16"):
             option = "--compile" if self.compile else "--precision bf16"
             raise LabError(f"{option}: not with --together, whose batched steps run in float32 as they are")
+        if self.together and (own := training.alone(self)) is not None:
+            raise LabError(f"{own}: not with --together, whose seeds take every step together")
         return self
 
 
@@ -164,11 +166,13 @@ def _own(fields: dict[str, Any], method: str) -> dict[str, Any]:
 
     The two references stay what they are: an anchor would make the floor learn.
     """
+    learns = choices.learns_feedback(method, as_published=fields["as_published"])
     drawn = fields["feedback"] and choices.has_feedback(method, as_published=fields["as_published"])
     return {
         "feedback": fields["feedback"] if drawn else None,
         "signal": fields["signal"] if method == "f3" else None,
         "anchor": None if method in ("bp", "shallow") else fields["anchor"],
+        **{name: fields[name] if learns else config.usual()[name] for name in config.OF_FEEDBACK},
     }
 
 
@@ -213,6 +217,12 @@ def _bench(argv: Sequence[str]) -> None:
     print(json.dumps(result) if options.as_json else f"{bench.text(result)}\n\nwritten to {options.out}")
 
 
+def _reproduce(argv: Sequence[str]) -> None:
+    from skipback.lab.reproduce import verb
+
+    verb.run(parse(verb.Reproduce, "reproduce", argv), ["reproduce", *argv], _command("reproduce", argv))
+
+
 def _command(verb: str, argv: Sequence[str]) -> str:
     return shlex.join(["skipback", verb, *argv])
 
@@ -220,6 +230,7 @@ def _command(verb: str, argv: Sequence[str]) -> str:
 VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "compare": (_compare, "train several methods side by side on one data set, then write a report"),
     "train": (_train, "train one method, one run or several seeds"),
+    "reproduce": (_reproduce, "the tables of a paper, trained as published, beside what was published"),
     "audit": (_audit, "what each block's update depends on: weight transport, locks, target; measured"),
     "bench": (_bench, "speed and peak memory against plain backprop, on this machine"),
     "report": (_report, "report.html, table.csv and figures from run folders"),

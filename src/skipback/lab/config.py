@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from skipback.lab import choices, data, nets, spellings
+from skipback.lab import choices, data, nets, spellings, training
 from skipback.lab.errors import LabError
 from skipback.methods import TABLE as METHODS
 
@@ -20,6 +20,11 @@ CONTEXT = 64
 
 OPTIONS = ("prepare", "augment", "validation")
 """What is done to the rows before they train."""
+
+OPTIMIZERS = ("optimizer", "feedback_optimizer")
+
+OF_FEEDBACK = ("feedback_lr", "feedback_decay", "feedback_optimizer")
+"""Settings that are only of feedback that learns."""
 
 
 Numbers = Annotated[str | None, tyro.conf.arg(metavar="K,K,...")]
@@ -54,6 +59,20 @@ class Settings(BaseModel):
     loss: str | None = Field(None, description="ce, bce, mse (default: ce; mse for values)")
     optimizer: str = Field("adam", description=_one_of(choices.OPTIMIZERS))
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False, description="learning rate")
+    schedule: str | None = Field(
+        None, description="step:S:G (lr times G every S epochs), exponential:G, inverse:D (lr/(1+D t)), auto"
+    )
+    weight_decay: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="L2, in the gradient (adamw: beside it, default .01)"
+    )
+    momentum: float = Field(0.0, ge=0, lt=1, description="of sgd and rmsprop")
+    dampening: float = Field(0.0, ge=0, le=1, description="of sgd's momentum (Torch7's default: the momentum)")
+    nesterov: bool = Field(False, description="sgd's momentum looks ahead")
+    feedback_lr: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="of feedback that learns; --schedule then leaves it alone"
+    )
+    feedback_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="weight decay of feedback that learns")
+    feedback_optimizer: str | None = Field(None, description="of feedback that learns (default: --optimizer)")
     batch_size: int = Field(50, ge=1, description="samples per step")
     context: int | None = Field(None, ge=1, le=1_000_000, description="tokens per window, of texts (default 64)")
     epochs: int = Field(20, ge=1, le=1_000_000, description="passes over the training set")
@@ -68,18 +87,25 @@ class Settings(BaseModel):
     signal: str | None = Field(None, description="of `skipback list signals`, for f3")
     anchor: int | None = Field(None, ge=1, description="plain backprop in every k-th training pass")
     as_published: bool = Field(False, description="the update of the original code")
+    stop_train_error: float | None = Field(
+        None, gt=0, lt=1, description="stop at this training error, a fraction, smoothed: m = .75 m + .25 error"
+    )
+    stop_change: float | None = Field(
+        None, ge=0, lt=1, description="stop where the training error, a fraction, changes by no more in an epoch"
+    )
     device: str = Field("auto", description=_one_of(choices.DEVICES))
     threads: int = Field(1, ge=1, le=1024, description="CPU threads, which help wide layers")
     precision: str = Field("auto", description=_one_of(choices.PRECISIONS))
     compile: bool = Field(False, description="convolutions and the like through torch.compile")
 
-    @field_validator("net", "loss", "optimizer", "signal", "device", "precision", "validation")
+    @field_validator("net", "loss", *OPTIMIZERS, "signal", "device", "precision", "validation")
     @classmethod
     def _known(cls, value: str | None, info: Any) -> str | None:
         tables: dict[str, Any] = {
             "net": nets.TABLE,
             "loss": choices.LOSSES,
             "optimizer": choices.OPTIMIZERS,
+            "feedback_optimizer": choices.OPTIMIZERS,
             "signal": choices.SIGNALS,
             "device": choices.DEVICES,
             "precision": choices.PRECISIONS,
@@ -199,6 +225,11 @@ class Settings(BaseModel):
         ):
             if not taken and getattr(self, option) != type(self).model_fields[option].default:
                 raise LabError(f"{_flag(option)} says nothing without {needed}")
+        return self
+
+    @model_validator(mode="after")
+    def _optimizers_have_their_options(self) -> Self:
+        training.check(self)
         return self
 
     @property

@@ -71,8 +71,18 @@ def _fetch(names: list[str]) -> None:
         for card in data.cards():  # the sets of one folder share their files
             largest[card.folder] = max(largest[card.folder], card.download)
         raise LabError(f"data fetch: name the data sets (all together are {_size(sum(largest.values()))})")
+    failed: dict[str, LabError] = {}
     for name in names:
-        _say(f"{name}: {', '.join(dict.fromkeys(map(str, data.fetch(name)))) or 'nothing to fetch'}")
+        try:
+            _say(f"{name}: {', '.join(dict.fromkeys(map(str, data.fetch(name)))) or 'nothing to fetch'}")
+        except LabError as error:  # the sets after it may be had
+            failed[name] = error
+            _say(f"{name}: not fetched")
+    if failed and len(names) == 1:
+        raise failed[names[0]]
+    if failed:
+        reasons = "".join(f"\n{error}" for error in failed.values())  # each begins with its data set
+        raise LabError(f"data fetch: {len(failed)} of {len(names)} not fetched ({', '.join(failed)}):{reasons}")
 
 
 def _verify(names: list[str]) -> None:

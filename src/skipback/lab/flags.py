@@ -31,6 +31,29 @@ Model = TypeVar("Model", bound=BaseModel)
 FIRST = ("dataset", "runs", "action", "method", "methods", "seed", "seeds", "epochs", "out")
 """What a person looks for first in a help text."""
 
+COLUMN = 24
+"""Characters: with one flag that is longer, tyro puts a line break after many."""
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "network": (
+        *("net", "depth", "width", "activation", "bias", "batch_norm", "batch_norm_at", "norm_last"),
+        *("dropout", "input_dropout", "dropout_first", "start", "zero_init", "bottleneck", "bottleneck_form"),
+    ),
+    "teaching": ("feedback", "signal", "anchor", "as_published", "feedback_lr", "feedback_decay", "feedback_optimizer"),
+    "training": (
+        *("loss", "reduction", "batch_size", "lr", "schedule", "optimizer", "momentum", "dampening", "nesterov"),
+        *("weight_decay", "max_in_norm", "max_out_norm", "adversarial", "keep_clean_gradients"),
+        *("stop_train_error", "stop_change", "weight_seed", "feedback_seed", "order_seed"),
+    ),
+    "data": (
+        *("limit", "context", "prepare", "zca_epsilon", "augment", "validation", "held_out", "split_seed"),
+        "distinct",
+    ),
+    "record": ("eval_every", "score_train", "align_on", "align_rows", "align_every"),
+    "machine": ("device", "threads", "precision", "compile", "together"),
+}
+"""The headings of a long help text, and the settings below them; all other flags stand above."""
+
 
 def parse(model: type[Model], verb: str, argv: Sequence[str]) -> Model:
     """Read the flags of one verb. `--config FILE` fills what the flags leave open.
@@ -38,25 +61,60 @@ def parse(model: type[Model], verb: str, argv: Sequence[str]) -> Model:
     Raises:
         LabError: a flag is unknown, a value is refused, or the file cannot be read.
     """
-    fields = sorted(model.model_fields.items(), key=lambda item: item[0] not in FIRST)
-    form = dataclasses.make_dataclass(model.__name__, [_flag(name, field) for name, field in fields])
-    form.__doc__ = model.__doc__
+    form = _form(model)
     path = _path(argv) if "config" in model.model_fields else None
-    default = form(**_file(model, path)) if path else None
+    default = _filled(form, _file(model, path)) if path else None
+    how = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
     with _one_line(verb):
-        filled: Any = tyro.cli(
-            form, prog=f"skipback {verb}", args=argv, default=default, config=(tyro.conf.FlagCreatePairsOff,)
-        )
+        filled: Any = tyro.cli(form, prog=f"skipback {verb}", args=argv, default=default, config=how)
     try:
-        return model.model_validate(dataclasses.asdict(filled))
+        return model.model_validate(_flat(filled))
     except ValidationError as error:
         raise LabError(config.explain(error)) from None
+
+
+def _form(model: type[BaseModel]) -> type[Any]:
+    """A plain record of a model's fields; those below a heading lie in a record of their own."""
+    groups: dict[str, list[tuple[str, Any, Any]]] = {"": [], **{heading: [] for heading in GROUPS}}
+    headings = {name: heading for heading, names in GROUPS.items() for name in names}
+    grouped = issubclass(model, config.Settings)
+    for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] not in FIRST):
+        groups[headings.get(name, "") if grouped else ""].append(_flag(name, field))
+    top = groups.pop("")
+    for heading, flags in groups.items():
+        order = GROUPS[heading].index
+        part = dataclasses.make_dataclass(heading, sorted(flags, key=lambda flag: order(flag[0])))
+        part.__doc__ = ""
+        if flags:
+            top.append((heading, part, dataclasses.field(default_factory=part)))
+    form = dataclasses.make_dataclass(model.__name__, top)
+    form.__doc__ = model.__doc__
+    return form
+
+
+def _filled(form: type[Any], values: dict[str, Any]) -> Any:
+    """The record with these values."""
+    own = {
+        field.name: _filled(field.type, values) if field.name in GROUPS else values[field.name]  # type: ignore[arg-type]
+        for field in dataclasses.fields(form)
+    }
+    return form(**own)
+
+
+def _flat(filled: Any) -> dict[str, Any]:
+    """The values of a record, those below headings among them."""
+    values = dataclasses.asdict(filled)
+    for heading in GROUPS:
+        values |= values.pop(heading, {})
+    return values
 
 
 def _flag(name: str, field: FieldInfo) -> tuple[str, Any, Any]:
     """A field of the plain record: the model's type, default and description. An empty default is not worth showing."""
     kinds = {int: "INT", float: "FLOAT", Path: "PATH", str: "NAME"}
     metavar = next((kinds[kind] for kind in kinds if field.annotation in (kind, kind | None)), None)
+    if metavar is not None and len(f"--{name} {metavar}") > COLUMN:
+        metavar = metavar[0]
     hint = "" if field.default in (None, (), False) or field.default is True else None
     argument = tyro.conf.arg(help=field.description, metavar=metavar, help_behavior_hint=hint)
     default = dataclasses.field() if field.is_required() else dataclasses.field(default=field.default)

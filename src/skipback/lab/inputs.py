@@ -31,9 +31,16 @@ def inputs(run: Run) -> Dataset | Feeds:
         if asked is not None:
             raise LabError(f"--{asked} {getattr(run, asked)}: net {run.net!r} takes the codes of a table: leave it out")
         return special
-    if asked is None:
-        return data.load(run.dataset, task=task)
-    rows = _split(run, data.raw(run.dataset, task=task))
+    return of_rows(run, data.raw(run.dataset, task=task))
+
+
+def of_rows(run: Run, rows: Dataset) -> Dataset | Feeds:
+    """Rows as the official files have them, split, prepared and augmented as a run says.
+
+    Raises:
+        LabError: they cannot be.
+    """
+    rows = _split(run, rows)
     if run.prepare is None and run.augment is None:
         return data.standard(run.dataset, rows)
     return _feeds(run, rows)

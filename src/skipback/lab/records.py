@@ -15,6 +15,10 @@ from filelock import FileLock, Timeout
 from skipback.lab.errors import LabError
 
 
+class BusyError(LabError):
+    """Another process is training this run."""
+
+
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a file so that a crash leaves the old one or the new one.
 
@@ -87,6 +91,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object per line.
+
+    Raises:
+        LabError: it cannot be read, or is damaged.
+    """
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise LabError(f"cannot read {path}: {error}") from None
+
+
 class Folder:
     """One run's folder: claimed by a file lock while it is written, done when its `summary.json` exists."""
 
@@ -109,14 +125,15 @@ class Folder:
             usual: the value of each setting that a folder of an older version does not know.
 
         Raises:
-            LabError: it cannot be written, holds another run, or is being written by another process.
+            LabError: it cannot be written, or holds another run.
+            BusyError: another process is writing it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock", timeout=0)
             lock.acquire()
         except Timeout:
-            raise LabError(f"{self.path}: another process is training this run") from None
+            raise BusyError(f"{self.path}: another process is training this run") from None
         except OSError as error:
             raise LabError(f"cannot write {self.path}: {error.strerror or error}") from None
         try:

@@ -44,8 +44,13 @@ class Session:
         self.console = Console(stderr=True)
         self._data: dict[Hashable, data.Dataset | Feeds] = {}
 
-    def train(self, runs: list[Run], *, together: bool = False) -> None:
+    def train(self, runs: list[Run], *, together: bool = False, folders: list[Folder] | None = None) -> None:
         """Train the runs in order, or those of one shape as one net. A finished one is not trained again.
+
+        Args:
+            runs: what to train.
+            together: those of one shape as one net.
+            folders: of the runs; `None`: each in one of its own name in `out`.
 
         Raises:
             LabError: see `skipback.lab.train.train` and `skipback.lab.together.train_together`.
@@ -53,11 +58,11 @@ class Session:
         runs = [self._resolved(run) for run in runs]
         for run in runs:  # before the first of them trains for hours
             check_augmented(run)
-        folders = [Folder(self.out / run.name) for run in runs]
+        folders = folders or [Folder(self.out / run.name) for run in runs]
         done = [folder.summary is not None for folder in folders]
         if any(run.compile and not finished for run, finished in zip(runs, done, strict=True)):
             check_compiler()
-        with self._live(runs) as (bar, tasks), self._plain_warnings():
+        with self._live(runs, folders) as (bar, tasks), self._plain_warnings():
             shows = [partial(_show, bar, task) for task in tasks]
             summaries = (
                 iter(train_together(runs, self._load, folders, command=self.command, progress=shows))
@@ -67,9 +72,9 @@ class Session:
                     for run, folder, show in zip(runs, folders, shows, strict=True)
                 )
             )
-            for run, task, before, summary in zip(runs, tasks, done, summaries, strict=True):
+            for run, folder, task, before, summary in zip(runs, folders, tasks, done, summaries, strict=True):
                 bar.update(task, completed=run.epochs, visible=True, text=_describe(summary))
-                self._finished(run, summary, before)
+                self._finished(run, folder, summary, before)
 
     def report(self, folders: list[Path], *, show: bool) -> None:
         """Write the report of some runs, say where it is, and show it if there is a screen."""
@@ -98,14 +103,15 @@ class Session:
             self._data[key] = inputs.inputs(run)
         return self._data[key]
 
-    def _finished(self, run: Run, summary: dict[str, Any], before: bool) -> None:
+    def _finished(self, run: Run, folder: Folder, summary: dict[str, Any], before: bool) -> None:
         if self.as_json:
-            print(to_jsonl([{**summary, "run": str(self.out / run.name)}]), end="", flush=True)  # noqa: T201
+            print(to_jsonl([{**summary, "run": str(folder.path)}]), end="", flush=True)  # noqa: T201
         elif not self.console.is_terminal:
-            print(f"{run.name}: {_describe(summary)}{' (was done before)' if before else ''}", flush=True)  # noqa: T201
+            ended = " (was done before)" if before else ""
+            print(f"{folder.path.name}: {_describe(summary)}{ended}", flush=True)  # noqa: T201
 
     @contextmanager
-    def _live(self, runs: list[Run]) -> Iterator[tuple[Progress, list[TaskID]]]:
+    def _live(self, runs: list[Run], folders: list[Folder]) -> Iterator[tuple[Progress, list[TaskID]]]:
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=12),
@@ -114,8 +120,11 @@ class Session:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        width = max(len(run.name) for run in runs)
-        tasks = [bar.add_task(run.name.ljust(width), total=run.epochs, visible=False, text="") for run in runs]
+        width = max(len(folder.path.name) for folder in folders)
+        tasks = [
+            bar.add_task(folder.path.name.ljust(width), total=run.epochs, visible=False, text="")
+            for run, folder in zip(runs, folders, strict=True)
+        ]
         with bar:
             yield bar, tasks
 

@@ -86,6 +86,7 @@ class Rules:
         every: what is asked of the test split at the end.
         of_loss: what follows from the mean loss.
         method: the method as it must be here.
+        counts: whether there are classes, whose errors are counted while a network trains.
         local: whether a block can have a classifier of its own samples.
     """
 
@@ -96,6 +97,7 @@ class Rules:
     every: Callable[[Feeds, TaskLoss], dict[str, Metric]] = _all_of_classes
     of_loss: Callable[[float, Feeds], dict[str, float]] = lambda loss, data: {}
     method: Callable[[Method], Method] = lambda method: method
+    counts: bool = True
     local: bool = True
 
     def loss(self, name: str) -> TaskLoss:
@@ -154,7 +156,7 @@ def _check_ids(name: str, method: Method, feed: Feed) -> None:
 
 RULES: dict[Task, Rules] = {
     Task.CLASSIFICATION: Rules(),
-    Task.REGRESSION: Rules(scores=_absolute_error, every=_all_of_values, of_loss=_squared_error),
+    Task.REGRESSION: Rules(scores=_absolute_error, every=_all_of_values, of_loss=_squared_error, counts=False),
     Task.LANGUAGE: Rules(
         given=Takes.TOKENS, losses=("ce",), rows=positions, every=_of_tokens, of_loss=_surprise, local=False
     ),

@@ -9,27 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from skipback import update
 from skipback.engine.many.many import Many
 from skipback.lab import checkpoint, machine
 from skipback.lab.config import Run, usual
+from skipback.lab.counting import hits
 from skipback.lab.data import Dataset
 from skipback.lab.data.pipeline import Feeds
 from skipback.lab.errors import LabError
 from skipback.lab.records import Folder, to_json
 from skipback.lab.train import SAVE_EVERY, Progress, save, summary_of
 from skipback.lab.trainer import Trainer
-from skipback.update import Update
-
-UPDATES: dict[str, Callable[[float], Update]] = {
-    "adam": update.adam,
-    "sgd": update.sgd,
-    "rmsprop": update.rmsprop,
-}
 
 
 class Member:
@@ -45,8 +40,6 @@ class Member:
     def __init__(self, run: Run, data: Dataset | Feeds, folder: Folder, progress: Progress) -> None:
         self.folder, self.progress = folder, progress
         self.trainer = Trainer(run, data)
-        self.update = UPDATES[run.optimizer](run.lr)
-        self.update.optimizer = self.trainer.optimizer
         if folder.checkpoint.exists():
             self.trainer.restore(checkpoint.load(folder.checkpoint))
         self.random = torch.get_rng_state()
@@ -133,9 +126,9 @@ def _epochs(members: Sequence[Member]) -> None:
         many = Many([member.trainer.learner for member in members])
     except ValueError as error:
         raise LabError(f"--together: {error}") from None
-    updates, last, saved = [member.update for member in members], members[0].trainer.run.epochs, time.monotonic()
+    last, saved = members[0].trainer.run.epochs, time.monotonic()
     for epoch in range(members[0].epoch, last + 1):
-        losses = _epoch(many, members, updates) if epoch else [None] * len(members)
+        losses = _epoch(many, members) if epoch else [None] * len(members)
         for member, loss in zip(members, losses, strict=True):
             member.score(loss)
         if epoch == last or time.monotonic() - saved > SAVE_EVERY:
@@ -144,22 +137,35 @@ def _epochs(members: Sequence[Member]) -> None:
             saved = time.monotonic()
 
 
-def _epoch(many: Many, members: Sequence[Member], updates: Sequence[Update]) -> list[float]:
+def _epoch(many: Many, members: Sequence[Member]) -> list[float]:
     """Train all for one epoch. Returns their mean training losses."""
     trainers = [member.trainer for member in members]
     for trainer in trainers:
-        trainer.learner.train()
+        trainer.open_epoch()
+    updates = [trainer.update for trainer in trainers]
+    right = torch.zeros(len(members), dtype=torch.int64, device=trainers[0].device)
+    counts = None if trainers[0].counted is None else partial(_count, right)
+    schedules = [trainer.schedule for trainer in trainers if trainer.schedule is not None]
     total, samples, start = torch.zeros(len(members), device=trainers[0].device), 0, time.perf_counter()
     epochs = [trainer.feed.epoch(trainer.run.batch_size, trainer.shuffle) for trainer in trainers]
     for batches in zip(*epochs, strict=True):
         x, t = torch.stack([batch.x for batch in batches]), torch.stack([batch.t for batch in batches])
         known = [batch.ids for batch in batches if batch.ids is not None]
         ids = torch.stack(known) if known else None
-        losses = many.step(x, t, loss=trainers[0].loss.of_output, update=updates, ids=ids)
+        losses = many.step(x, t, loss=trainers[0].loss.of_output, update=updates, ids=ids, watch=counts)
+        for schedule in schedules:
+            schedule.updated()
         total += losses * len(batches[0])
         samples += len(batches[0])
     means: list[float] = (total / samples).tolist()  # this also waits for the device, so the clock below is honest
     share = (time.perf_counter() - start) / len(members)
-    for trainer in trainers:
-        trainer.seconds += share
+    for trainer, own in zip(trainers, right, strict=True):
+        if trainer.counted is not None:
+            trainer.counted.take(own, samples)
+        trainer.close_epoch(share)
     return means
+
+
+def _count(right: Tensor, y: Tensor, t: Tensor) -> None:
+    """Count the right rows of each member (N,), of outputs (N, B, C)."""
+    right.add_(hits(y, t).sum(1))

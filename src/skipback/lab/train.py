@@ -52,11 +52,13 @@ def train(run: Run, data: Dataset | Feeds, folder: Folder, *, command: str, prog
 def _epochs(trainer: Trainer, folder: Folder, progress: Progress) -> None:
     saved = time.monotonic()
     for epoch in range(len(trainer.rows), trainer.run.epochs + 1):
+        if trainer.over is not None:
+            break
         with about(f"method {trainer.run.method!r}"):  # some refuse a net only when they see it train
             loss = trainer.epoch() if epoch else None
         trainer.rows.append(trainer.row(epoch, loss))
         progress(trainer.rows[-1])
-        if epoch == trainer.run.epochs or time.monotonic() - saved > SAVE_EVERY:
+        if epoch == trainer.run.epochs or trainer.over is not None or time.monotonic() - saved > SAVE_EVERY:
             save(trainer, folder)
             saved = time.monotonic()
 
@@ -78,6 +80,9 @@ def summary_of(trainer: Trainer) -> dict[str, Any]:
         "net": run.net,
         "seed": run.seed,
         "epochs": run.epochs,
+        "epochs_reached": last["epoch"],
+        "state": "finished" if trainer.over is None else "stopped",
+        **({} if trainer.over is None else {"stopped_by": trainer.over}),
         **trainer.scores(),
         **kept,  # as in the last row: its mean squared error is summed in another order
         "backprop_share": trainer.learner.backprop_share,

@@ -14,16 +14,18 @@ import torch
 from torch import Tensor, nn
 
 import skipback
-from skipback import update
 from skipback.core.method import Method
-from skipback.lab import choices, machine, metrics, nets
+from skipback.engine.capture.steps import Captured
+from skipback.lab import choices, machine, metrics, nets, stopping
 from skipback.lab.capturing import capturing, order_of
 from skipback.lab.config import Run
+from skipback.lab.counting import Counted
 from skipback.lab.data import Dataset
 from skipback.lab.data.pipeline import Feeds, feeds
 from skipback.lab.data.pipeline_rows import Feed
 from skipback.lab.errors import LabError
 from skipback.lab.losses import LOSSES, TaskLoss
+from skipback.lab.optimizers import schedule_of, update_of
 from skipback.lab.starts import Start
 from skipback.lab.tasks import RULES, remembers
 from skipback.learner import Learner
@@ -59,17 +61,24 @@ class Trainer:
         self.precision = arithmetic.step
         torch.manual_seed(run.seed)
         self.learner = self._learner()
-        self.update = self._update()
-        self.optimizer = self.update.bind(self.learner.parameters())
-        plain = self.precision is None and not run.compile  # what is captured computes as it is
-        of_output = self.loss.of_output
-        self.steps = capturing(self.feed, self.learner, self.update, of_output, run.batch_size) if plain else None
+        stopping.check(run, counted=self.rules.counts)
+        self.update = update_of(run, self.learner)
+        self.optimizer = self.update.bind(self.learner)
+        self.schedule = schedule_of(run, self.update)
+        self.counted = Counted(self.device, self.rules.rows) if self.rules.counts else None
+        self.steps = self._captured()
         self.shuffle = torch.Generator().manual_seed(run.seed)
         self.rows: list[dict[str, Any]] = []
+        self.errors: list[float] = []
         self.seconds = 0.0
 
     def _targets(self, t: Tensor) -> Tensor:
         return self.loss.targets(t, self.data.outputs)
+
+    @property
+    def over(self) -> str | None:
+        """Why training ends before the last epoch; `None` if it does not."""
+        return stopping.why(self.run, self.errors)
 
     @property
     def train(self) -> tuple[Tensor, Tensor]:
@@ -107,31 +116,52 @@ class Trainer:
         given, sizes = self.rules.given, {**run.sizes, **known}
         return nets.build(run.net, shape, data.outputs, activation=run.activation, given=given, **sizes)
 
-    def _update(self) -> update.Update:
-        """What changes the weights, to the bits of `torch.optim` in a loop with `backward`."""
-        if self.run.optimizer == "adam":
-            return update.adam(self.run.lr)
-        return update.sgd(self.run.lr, inside=False) if self.run.optimizer == "sgd" else update.rmsprop(self.run.lr)
+    def _captured(self) -> Captured | None:
+        """The steps of an epoch as a recording; `None` where they need Python between them, or there is no GPU."""
+        run, by_update = self.run, self.schedule is not None and self.schedule.every_update
+        if self.precision is not None or run.compile or by_update:  # what is captured computes as it is
+            return None
+        return capturing(self.feed, self.learner, self.update, self.loss.of_output, run.batch_size, watch=self.counted)
 
     def epoch(self) -> float:
         """Train for one epoch. Returns the mean training loss."""
-        step, loss_of = self.learner.train().step, self.loss.of_output
-        how: Any = {"precision": self.precision, "compile": self.run.compile}
-        sums: dict[int, Tensor] = {}  # of the batches of each size: to weigh each loss takes as long as to find it
-        start, samples = time.perf_counter(), 0
+        self.open_epoch()
+        start = time.perf_counter()
         if self.steps is not None:
             mean = self.steps.epoch(order_of(self.feed, self.run.batch_size, self.shuffle)).item()
-            self.seconds += time.perf_counter() - start
-            return mean
+        else:
+            mean = self._by_batches()
+        self.close_epoch(time.perf_counter() - start)
+        return mean
+
+    def open_epoch(self) -> None:
+        """Before its first step."""
+        self.learner.train()
+        if self.counted is not None:
+            self.counted.reset()
+
+    def close_epoch(self, seconds: float) -> None:
+        """After its last step, which took so long with all others."""
+        self.seconds += seconds
+        if self.counted is not None:
+            self.errors.append(self.counted.error)
+        if self.schedule is not None:
+            self.schedule.ended(self.errors)
+
+    def _by_batches(self) -> float:
+        step, loss_of = self.learner.step, self.loss.of_output
+        how: Any = {"precision": self.precision, "compile": self.run.compile, "watch": self.counted}
+        sums: dict[int, Tensor] = {}  # of the batches of each size: to weigh each loss takes as long as to find it
+        samples = 0
         for batch in self.feed.epoch(self.run.batch_size, self.shuffle):
             value = step(batch.inputs, batch.t, loss=loss_of, update=self.update, ids=batch.ids, **how)
+            if self.schedule is not None:
+                self.schedule.updated()
             size = len(batch)
             sums[size] = sums[size].add_(value) if size in sums else value.clone()
             samples += size
-        # .item() also waits for the device, so the clock below is honest
-        mean = sum(size * total.item() for size, total in sums.items()) / samples
-        self.seconds += time.perf_counter() - start
-        return mean
+        # .item() also waits for the device, so that the clock is honest
+        return sum(size * total.item() for size, total in sums.items()) / samples
 
     def evaluate(self, scores: dict[str, metrics.Metric] | None = None) -> dict[str, float]:
         """Score the test split, and the validation split where the source has one.
@@ -173,12 +203,19 @@ class Trainer:
         return {
             "epoch": epoch,
             "train_loss": train_loss,
+            **self._counts(epoch),
             **self.evaluate(),
             "train_seconds": self.seconds,
             "samples_per_second": done / self.seconds if self.seconds else None,
             "alignment": self.measure(),
             **({} if self.steps is None else {"steps": self.steps.why or "captured"}),
         }
+
+    def _counts(self, epoch: int) -> dict[str, float | None]:
+        """Of the epoch that was trained; of the start, when nothing was, none."""
+        if self.counted is None:
+            return {}
+        return {"train_accuracy_percent": 100 * (1 - self.errors[-1]) if epoch else None}
 
     # ------------------------------------------------------------------------------------------------ checkpoints
 
@@ -190,8 +227,10 @@ class Trainer:
         return {
             "learner": dict(self.learner.state_dict()),
             "optimizer": self.optimizer.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state(),
             "random": random,
             "rows": self.rows,
+            "errors": self.errors,
             "seconds": self.seconds,
         }
 
@@ -199,7 +238,9 @@ class Trainer:
         """Continue from a state. The random states come last, since building the rest has drawn numbers."""
         self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.rows, self.seconds = state["rows"], state["seconds"]
+        if self.schedule is not None:
+            self.schedule.restore(state["schedule"])
+        self.rows, self.seconds, self.errors = state["rows"], state["seconds"], state.get("errors", [])
         self.shuffle.set_state(state["random"]["shuffle"])
         torch.set_rng_state(state["random"]["torch"])
         if self.device.type == "cuda":

@@ -20,7 +20,12 @@ Deviations of the library's convention from the published code:
    starts at the error of an output of zeros (1/C - t for softmax), which has both signs.
 4. Loss rows. Published "delayed_loss" rows carry 1/(N C) of the batch in which they were stored, on a memory that
    starts at size 1: Adam then remembers the large first epoch for a long time. Here rows are per sample, on one scale.
-5. Output. Published networks end in a sigmoid; here networks return logits, and `link` is the sigmoid.
+5. Output. Published fully connected networks end in a sigmoid; here networks return logits, and `link` is the sigmoid.
+   The softmax kinds as published are therefore of softmax(sigmoid(y)), nearly uniform whatever y. Under cross-entropy
+   the published network (the code's transformer) returns logits too, and its softmax is that of the loss: with
+   `link=softmax` they are of softmax(y), here as there.
+6. Printed loss. Of a BCE, whose mean over batch and classes is trained, the code prints C times that; the lab prints
+   what is trained.
 """
 
 from __future__ import annotations
@@ -44,6 +49,7 @@ from skipback.signals import (
     Signal,
     Target,
     Zero,
+    identity,
     minus_target,
     sigmoid,
     softmax,
@@ -105,10 +111,28 @@ def signals(*, memory: int, link: Link, loss: Loss) -> dict[str, Signal]:
 
 
 def published_signals(*, memory: int, link: Link, loss: Loss) -> dict[str, Signal]:
-    """The same nine as published: gradients at the prediction, softmax after the link, memory from the target on."""
-    at_prediction = OutputGradient(loss, link, per_sample=False)
-    softened = OutputGradient(_After(loss, softmax), link, per_sample=False)
-    return _nine(memory, minus_target, OutputError(link), at_prediction, OutputError(_Chain(link, softmax)), softened)
+    """The same nine as published: gradients at the published network's output, memory from the target on.
+
+    That output is the prediction, link(y), and the softmax kinds take the softmax after the link. Under cross-entropy
+    (`link=softmax`) it is y, the logits: the softmax kinds take softmax(y), never the softmax of a softmax, and the
+    "loss" kinds are (softmax(y) - t) / N.
+
+    Args:
+        memory: number of training samples.
+        link: from the network's output to the prediction.
+        loss: loss(prediction, target), the mean loss of predictions (probabilities), as in the F3 code.
+    """
+    of_logits, soft_loss = link is softmax, _After(loss, softmax)
+    output: Link = identity if of_logits else link
+    softened = OutputGradient(soft_loss, output, per_sample=False)
+    return _nine(
+        memory,
+        minus_target,
+        OutputError(link),
+        softened if of_logits else OutputGradient(loss, link, per_sample=False),
+        OutputError(softmax if of_logits else _Chain(link, softmax)),
+        softened,
+    )
 
 
 def _nine(

@@ -28,6 +28,7 @@ PAPER = Paper(
     year=2020,
     venue="arXiv",
     url="https://arxiv.org/abs/2012.06373",
+    letter="b",
 )
 
 

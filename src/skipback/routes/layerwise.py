@@ -49,6 +49,11 @@ class Layerwise(Method):
     def learns(self) -> str:
         return "the feedback learns" if self.transport.learned else ""
 
+    @property
+    @override
+    def learns_feedback(self) -> bool:
+        return bool(self.transport.learned)
+
 
 @dataclass
 class LayerPass:

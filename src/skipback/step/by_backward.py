@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skipback.core.learner import TaughtNetwork
 from skipback.core.outputs import lost_of
-from skipback.core.records import BatchContext, Loss
+from skipback.core.records import BatchContext, Loss, Watch
 from skipback.step.compiled import Compiler
 from skipback.step.errors import checked
 from skipback.step.fit import check
@@ -25,6 +25,7 @@ def step_by_backward(
     loss: Loss,
     update: Update,
     given: BatchContext,
+    watch: Watch | None = None,
 ) -> Tensor:
     """One step of a learner. Every `.grad` is put back as it was before.
 
@@ -36,6 +37,7 @@ def step_by_backward(
         loss: loss(output, target).
         update: steps the parameters.
         given: target, ids and scale of the batch.
+        watch: is called with output and target.
 
     Returns:
         The loss, before the update.
@@ -51,6 +53,9 @@ def step_by_backward(
         with torch.enable_grad():
             y = lost_of(run(*args, target=given.target, ids=given.ids, scale=given.scale, mask=given.mask))
             value = checked(loss(y, t)) * given.scale
+        if watch is not None:
+            with torch.no_grad():
+                watch(y, t)
         with torch.autocast(value.device.type, enabled=False):
             value.backward()
         torch.clear_autocast_cache()  # its copies of the weights are stale after the update

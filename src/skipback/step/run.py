@@ -13,7 +13,7 @@ from torch import Tensor
 from skipback import precision
 from skipback.core.direct import DirectRoute
 from skipback.core.outputs import joined_output
-from skipback.core.records import BatchContext, Loss
+from skipback.core.records import BatchContext, Loss, Watch
 from skipback.core.route import Call
 from skipback.step import onednn
 from skipback.step.batch_signal import BatchSignal, early_signal, late_signal
@@ -50,6 +50,7 @@ class StepRun:
     compiler: Compiler | None
     device: torch.device
     cast: bool
+    watch: Watch | None = None
     signal: BatchSignal | None = None
     ahead: Mapping[str, Tensor] = field(default_factory=dict)
     pending: list[tuple[int, Rule, Tensor, int]] = field(default_factory=list)
@@ -153,6 +154,8 @@ class StepRun:
     def _close(self, y: Tensor, head: Rule, t: Tensor, loss: Loss) -> Tensor:
         """Compute the loss, teach the stored blocks, and update the head by its exact gradient."""
         value, e = error(loss, y, t, self.context.scale)
+        if self.watch is not None:
+            self.watch(y, t)
         if self.direct is not None:
             self.direct.remember(y, self.context, None if self.signal is None else self.signal.target)
         with self._outside() if self.cast else _NOTHING:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from skipback.core.feedback import Matrix
-from skipback.core.records import BatchContext, Loss
+from skipback.core.records import BatchContext, Loss, Watch
 from skipback.core.route import CutRoute
 from skipback.distributed import world
 from skipback.step.batch_signal import BatchSignal
@@ -71,6 +71,7 @@ class Stepper:
         update: Update,
         context: BatchContext,
         compiler: Compiler | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """One step. Returns the loss before the update."""
         assert self.fingerprint is not None
@@ -80,7 +81,7 @@ class Stepper:
             averaged = self.ranks.open(update, self.net, () if self.direct is None else self.direct.parts.values())
         try:
             with torch.no_grad():
-                run = StepRun(self, self.direct, averaged or update, context, compiler, device, cast)
+                run = StepRun(self, self.direct, averaged or update, context, compiler, device, cast, watch)
                 value = run(args, t, loss)
                 if averaged is None:
                     update.finish()

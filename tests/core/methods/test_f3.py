@@ -65,6 +65,58 @@ def test_the_default_signal_is_delayed_error(pair):
     assert f3.as_published(memory=11).signal == Scaled(published("delayed_error"), factor=-1.0)
 
 
+def ce(q, t):
+    return -(t * q.log()).sum(1).mean()
+
+
+CE_ROWS = {  # of the published code under cross-entropy, whose networks return logits: q = softmax(y), target first
+    "delayed_error": lambda q, t: t - q,
+    "delayed_loss": lambda q, t: (t - q) / len(t),
+    "delayed_error_one_hot": lambda q, t: t - q,
+    "delayed_loss_one_hot": lambda q, t: (t - q) / len(t),
+    "delayed_error_softmax": lambda q, t: t - q,
+    "delayed_loss_softmax": lambda q, t: (t - q) / len(t),
+}
+
+
+@pytest.mark.parametrize("name", CE_ROWS)
+def test_five_published_steps_under_cross_entropy(pair, feedback_of, name):
+    """Never the softmax of a softmax: the code's transformer sends t - softmax(logits) as delayed_error_softmax."""
+    signal = in_double(published(name, link=signals.softmax, loss=ce))
+    learner = sb.attach(pair.net, f3.as_published(memory=11, link=signals.softmax, signal=signal), pair.x, show=None)
+    net = pair.oracle(oracles.softmax)
+    oracles.f3(
+        net,
+        feedback_of(learner),
+        pair.numpy_batches(),
+        M=pair.t.numpy(),
+        rows=CE_ROWS[name],
+        masked=name.endswith("one_hot"),
+        head=oracles.head_error_ce,
+        lr=LR,
+    )
+    pair.train(learner, F.cross_entropy, lr=LR)
+    assert pair.difference(net) < 1e-10
+
+
+@pytest.mark.parametrize("build", [f3.signals, f3.published_signals])
+@pytest.mark.parametrize("name", [name for name in CE_ROWS if name.endswith("softmax")])
+def test_one_name_means_one_error_under_cross_entropy(pair, build, name):
+    """With and without `as_published`, up to the scale 1/N of the published loss rows."""
+    of = build(memory=11, link=signals.softmax, loss=ce)[name].of
+    y, t = 3 * pair.net(pair.x).detach(), pair.t
+    published_loss = build is f3.published_signals and name.startswith("delayed_loss")
+    want = torch.from_numpy(oracles.softmax(y.numpy())) - t
+    assert torch.allclose(of.record(y, t) * (len(t) if published_loss else 1), want, rtol=1e-12, atol=1e-14)
+
+
+def test_the_softmax_kinds_under_bce_are_of_the_published_prediction():
+    """F3's fully connected networks end in a sigmoid, and its softmax comes after that."""
+    y, t = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[0.0, 1.0, 0.0]])
+    q = oracles.softmax(oracles.sigmoid(y.numpy()))
+    assert abs(published("delayed_error_softmax").of.record(y, t).numpy() - (q - t.numpy())).max() < 1e-6
+
+
 CURRENT = {
     "current_error": lambda y, t: t - y,
     "one_hot_target": lambda y, t: t,

@@ -3,6 +3,7 @@
 import pytest
 
 from skipback.lab import data
+from skipback.lab.cli import main
 from skipback.lab.data_cli import DataOptions, run
 from skipback.lab.errors import LabError
 
@@ -44,6 +45,35 @@ def test_fetch_asks_for_names_before_it_takes_gigabytes(capsys, monkeypatch):
 
 def test_fetch_of_what_needs_none(capsys):
     assert said(capsys, "fetch", "digits", "linear-map") == "digits: nothing to fetch\nlinear-map: nothing to fetch\n"
+
+
+def test_fetch_goes_on_after_a_failure(capsys, monkeypatch, tmp_path):
+    def fetch(name):
+        if name in ("susy", "cora"):
+            raise data.DataError(f"{name}: no address gave it")
+        return [tmp_path / name]
+
+    monkeypatch.setattr(data, "fetch", fetch)
+    assert main(["data", "fetch", "susy", "adult", "cora", "digits"]) == 2
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "susy: not fetched",
+        f"adult: {tmp_path / 'adult'}",
+        "cora: not fetched",
+        f"digits: {tmp_path / 'digits'}",
+    ]
+    assert said.err == (
+        "error: data fetch: 2 of 4 not fetched (susy, cora): susy: no address gave it cora: no address gave it\n"
+    )
+
+
+def test_fetch_of_one_that_fails_says_only_why(capsys, monkeypatch):
+    def fetch(name):
+        raise data.DataError("susy: no address gave it")
+
+    monkeypatch.setattr(data, "fetch", fetch)
+    assert main(["data", "fetch", "susy"]) == 2
+    assert capsys.readouterr().err == "error: susy: no address gave it\n"
 
 
 def test_verify_of_a_missing_set(capsys, cache):

@@ -100,3 +100,14 @@ def test_odd_names_can_be_drawn(a_run, method, tmp_path):
 
 def test_many_ports_and_one_epoch(a_run):
     assert len(names(section_of([a_run("dfa", depth=30, epochs=1)]))) == 5
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("dataset", ["digits", "wine"])
+@pytest.mark.parametrize("finals", [(9.0, 8.0), (0.0, 0.0), (1e30, 3e38), (9.0, 1e30)])
+def test_runs_that_did_not_learn_are_drawn(a_run, dataset, finals, epochs):
+    """The best arm ends below the lowest start: the window must still hold something."""
+    pairs = [(m, seed, x) for m, x in zip(("bp", "dfa"), finals, strict=True) for seed in (1, 2)]
+    section = section_of([a_run(m, seed, final=x, epochs=epochs, dataset=dataset) for m, seed, x in pairs])
+    assert names(section) == ["curves", "final", "speed", "memory", "alignment"]
+    assert len(texts(final_results(section, looks(section.arms)))) < 200  # no number of 39 digits

@@ -42,6 +42,13 @@ def test_far_is_who_learned_almost_nothing():
     assert far({"only": points(10, 97)[-1:]}, 1) == set()
 
 
+def test_where_nothing_was_learned_the_best_is_in_view():
+    assert far({"dfa": points(10, 9)}, 1) == set()  # the only arm, and it ends below its start
+    assert far({"bp": points(10, 9), "dfa": points(12, 4)}, 1) == set()
+    assert far({"bp": points(1, 1.2), "dfa": points(1, 1e30)}, -1) == {"dfa"}
+    assert far({"bp": points(1, 1e20), "dfa": points(1, 1e30)}, -1) == {"dfa"}
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_spread_keeps_names_apart_and_in_order(seed):
     places = sorted(random.Random(seed).uniform(-0.2, 1.2) for _ in range(9))

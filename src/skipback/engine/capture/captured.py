@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from skipback.core.records import Loss
+from skipback.core.records import Loss, Watch
 from skipback.engine.capture.checks import check_data
 from skipback.engine.capture.recorder import CudaGraphs, Recorder
 from skipback.engine.capture.steps import BatchTransform, Captured
@@ -22,6 +22,7 @@ def captured(
     loss: Loss,
     update: Update,
     transform: BatchTransform | None = None,
+    watch: Watch | None = None,
     refuse: bool = True,
     recorder: Recorder | None = None,
 ) -> Captured:
@@ -41,6 +42,7 @@ def captured(
         loss: loss(output, target), as in `learner.step`.
         update: steps the weights; the same one at every epoch.
         transform: maps the rows of a batch to the network's input, e.g. from uint8; `None` passes the rows unchanged.
+        watch: as in `learner.step`; it is recorded too, so it may only work on tensors that stay (`total.add_(..)`).
         refuse: raise if the step cannot be captured. `False` runs steps one by one, and `why` of the result says so.
         recorder: captures the step; `None` takes CUDA graphs on CUDA, and runs steps one by one elsewhere.
 
@@ -64,6 +66,7 @@ def captured(
         transform=transform,
         recorder=recorder,
         refuse=refuse,
+        watch=watch,
     )
     steps.check()
     return steps

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from skipback.core.records import Loss
+from skipback.core.records import Loss, Watch
 from skipback.engine.capture.baked import baked
 from skipback.engine.capture.checks import check_order
 from skipback.engine.capture.guard import Guard
@@ -53,9 +54,11 @@ class Captured:
         transform: BatchTransform | None,
         recorder: Recorder | None,
         refuse: bool,
+        watch: Watch | None = None,
     ) -> None:
         self.learner, self.loss, self.update, self.recorder = learner, loss, update, recorder
         self.x, self.t, self.batch, self.transform, self.refuse = x, t, batch, transform, refuse
+        self.watch = watch
         self.why = None if recorder is not None else f"the data lie on {x.device}, and only CUDA captures"
         self.order = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.places = torch.zeros(batch, dtype=torch.int64, device=x.device)
@@ -174,7 +177,8 @@ class Captured:
 
     def _step(self, ids: Tensor) -> None:
         t = self.t.index_select(0, ids)
-        value = self.learner.step(self._inputs(ids), t, loss=self.loss, update=self.update, ids=ids)
+        how: Any = {"loss": self.loss, "update": self.update, "watch": self.watch}
+        value = self.learner.step(self._inputs(ids), t, ids=ids, **how)
         self.total.add_(value * len(ids))
 
     def _inputs(self, ids: Tensor) -> Tensor:

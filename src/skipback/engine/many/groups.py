@@ -81,7 +81,12 @@ class MemberGroup:
             self._share()
 
     def _share(self) -> None:
-        """After the first step has initialised the state, let each member's optimizer hold views of it."""
+        """After the first step has initialised the state, let each member's optimizer hold views of it.
+
+        And tell its scheduler, which looks whether the optimizer was called before it, that it was.
+        """
+        for optimizer in self.optimizers:
+            optimizer._opt_called = True  # type: ignore[attr-defined]
         for p, own in zip(self.parameters, self.own, strict=True):
             for n, (q, optimizer) in enumerate(zip(own, self.optimizers, strict=True)):
                 if p in self.optimizer.state:

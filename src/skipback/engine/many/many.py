@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.records import Loss
+from skipback.core.records import Loss, Watch
 from skipback.distributed import world
 from skipback.engine.many.groups import MemberGroup, grouped, own_states, settings, unbound
 from skipback.engine.many.layers import MemberLayer, MemberStack
@@ -63,7 +63,14 @@ class Many:
         return len(self.learners)
 
     def step(
-        self, x: Tensor, t: Tensor, *, loss: Loss, update: Update | Sequence[Update], ids: Tensor | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        *,
+        loss: Loss,
+        update: Update | Sequence[Update],
+        ids: Tensor | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """One training step of all members, equal to `learner.step` of each.
 
@@ -74,6 +81,7 @@ class Many:
             update: steps the weights: a new one for all (each member gets its own copy), or a list of N. Members
                 in a row with equal settings are stepped in one call. Pass the same at every step.
             ids: (N, B), for delayed signals.
+            watch: is called once with the outputs (N, B, C) and the targets (N, B, ...), without gradients.
 
         Returns:
             The losses (N,), before the update.
@@ -94,6 +102,8 @@ class Many:
             for layer in self.layers:
                 y = layer.run(y)
             losses, e = loss_and_gradient(loss, y, t)
+            if watch is not None:
+                watch(y, t)
             gradients = self._exact(e) if self.teacher is None else self._direct([*self.teacher(e, y, t, ids), e])
             self._apply(gradients)
         return losses

@@ -45,6 +45,7 @@ __all__ = [
     "cards",
     "fetch",
     "graph",
+    "here",
     "load",
     "names",
     "raw",
@@ -94,6 +95,11 @@ def card(name: str) -> Card:
 def cards() -> list[Card]:
     """The cards of all data sets, in the order of `names`."""
     return [source.card for source in _SOURCES.values()]
+
+
+def here(name: str, *, root: Path | None = None) -> bool:
+    """Whether all files of a data set are on this machine. Their content is not looked at; `verify` does that."""
+    return _source(name).here(root=root)
 
 
 def load(name: str, *, task: Task | None = None, root: Path | None = None) -> Dataset:

@@ -157,6 +157,10 @@ class Source(Generic[Data]):
     def _is_here(self, root: Path | None) -> bool:
         return all(files.find(self.card, file, root=root) for file in self.card.files)
 
+    def here(self, *, root: Path | None = None) -> bool:
+        """Whether all files are on this machine; nothing is read, and nothing downloaded."""
+        return self._form(root)._is_here(root)
+
     def verify(self, *, root: Path | None = None) -> list[Check]:
         """The state of every file, without downloading any; empty for a carried data set."""
         form = self._form(root)

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+HUGE = 1e7
+"""A result from here on is written with an exponent: the error of a run that diverges has up to 39 digits."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportedMetric:
@@ -35,12 +38,15 @@ class ReportedMetric:
 
     def text(self, value: float, half: float | None = None) -> str:
         """`95.83` or `95.83 ± 0.42`, with a real minus sign."""
-        plain = f"{value:z.{self.places}f}".replace("-", "−")
+        plain = f"{value:z.{self.places}f}" if abs(value) < HUGE else f"{value:.3g}"
+        plain = plain.replace("-", "−")
         return plain if half is None else f"{plain} ± {self.half(half)}"
 
     def half(self, value: float) -> str:
         """Half an interval; never rounded to 0.00, which would look like certainty."""
         least = 10.0**-self.places
+        if value >= HUGE:
+            return f"{value:.3g}"
         return f"<{least:.{self.places}f}" if value < least / 2 else f"{value:.{self.places}f}"
 
 

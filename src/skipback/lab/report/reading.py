@@ -22,6 +22,8 @@ from skipback.lab.report.metric import ReportedMetric
 LATER = (
     *("batch_norm", "dropout", "input_dropout", "zero_init", "prepare", "zca_epsilon", "augment"),
     *("validation", "held_out", "split_seed", "distinct", "anchor", "precision", "compile"),
+    *("schedule", "weight_decay", "momentum", "dampening", "nesterov", "stop_train_error", "stop_change"),
+    *("feedback_lr", "feedback_decay", "feedback_optimizer"),
 )
 """Settings that older run folders lack, where they had their usual value."""
 

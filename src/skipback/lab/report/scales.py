@@ -28,12 +28,19 @@ def curve(seeds: Sequence[Mapping[int, float | None]]) -> list[Point]:
 
 
 def far(curves: Mapping[str, Sequence[Point]], sign: int) -> set[str]:
-    """Curves that came less than a third as far as the best from epoch 0 on: to scale, they would squash the rest."""
+    """Curves that, to scale, would squash the rest; the best is never one of them.
+
+    Where something was learned: those that came less than a third as far as the best from epoch 0 on. Where nothing
+    was: those that fell below the start by more than its size, as a loss does that diverges.
+    """
     starts = [sign * points[0].mean for points in curves.values() if points[0].epoch == 0]
     ends = {label: sign * points[-1].mean for label, points in curves.items()}
     if not starts:
         return set()
-    return {label for label, end in ends.items() if end - min(starts) < (max(ends.values()) - min(starts)) / 3}
+    start, best = min(starts), max(ends, key=lambda label: ends[label])
+    gain = ends[best] - start
+    least = gain / 3 if gain > 0 else -abs(start)
+    return {label for label, end in ends.items() if label != best and end - start < least}
 
 
 def window(curves: Iterable[Sequence[Point]], sign: int) -> tuple[float, float]:
