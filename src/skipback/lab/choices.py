@@ -6,7 +6,7 @@ The tables are plain data and import no torch; the functions below turn a checke
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -99,6 +99,7 @@ SPLITS: dict[str, tuple[str, bool]] = {
 """Which rows are held out: the splitter, and whether it draws."""
 
 PREPARATIONS = {
+    "none": "rows",
     "scale": "rows",
     "simple": "rows",
     "columns": "tables",
@@ -112,7 +113,7 @@ PREPARATIONS = {
     "yuv": "images",
     "zca": "images",
 }
-"""Each preparation, and what it prepares."""
+"""Each preparation, and what it prepares. Several are a chain, `yuv+zca`."""
 
 AUGMENTS: dict[str, tuple[tuple[str, ...], int]] = {
     "crop-flip": (("Crop", "Flip"), 5),
@@ -121,7 +122,10 @@ AUGMENTS: dict[str, tuple[tuple[str, ...], int]] = {
     "cutout": (("Cutout",), 17),
     "resized-crop": (("ResizedCrop",), 1),
 }
-"""The steps of each augmentation, and the least side (pixels) of an image that leaves them something to show."""
+"""The steps of each augmentation, and the least side (pixels) of an image that leaves them something to show.
+
+Several are a chain, `flip+resized-crop`.
+"""
 
 
 class Augmentation(NamedTuple):
@@ -298,16 +302,33 @@ def splitter(name: str, *, held: int | float, seed: int, distinct: bool) -> Spli
     return splits.WithoutDuplicates(built) if distinct else built
 
 
-def preparation(name: str, *, epsilon: float) -> Preparation:
-    """The preparation of a name.
+def chain(what: str, text: str, known: Mapping[str, Any]) -> str:
+    """The one spelling of a chain of names, `yuv+zca`.
+
+    Raises:
+        LabError: one is unknown or there twice, or `none` has company.
+    """
+    names = [check(what, name.strip(), known) for name in text.split("+")]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise LabError(f"{what} {text!r}: {twice} is there twice")
+    if "none" in names and len(names) > 1:
+        raise LabError(f"{what} {text!r}: none is the whole chain or no part of it")
+    return "+".join(names)
+
+
+def preparation(text: str, *, epsilon: float) -> Preparation:
+    """The preparation of a name, or of a chain of them: each is fitted on what those before it give.
+
+    `zca` scales pixels to 0..1 first. `yuv` alone is followed by `channel`; in a chain it is the colours only.
 
     Args:
-        name: one of `PREPARATIONS`.
+        text: of `PREPARATIONS`, joined by `+`.
         epsilon: of the whitening, whose pixels lie in 0..1 here.
     """
     from skipback.lab.data import prepare
 
     table: dict[str, Preparation] = {
+        "none": prepare.AsTheyAre(),
         "scale": prepare.Scale(),
         "simple": prepare.simple(),
         "columns": prepare.columns(),
@@ -318,21 +339,37 @@ def preparation(name: str, *, epsilon: float) -> Preparation:
         "cifar10": prepare.CIFAR10,
         "cifar": prepare.CIFAR,
         "imagenet": prepare.IMAGENET,
-        "yuv": prepare.Compose((prepare.Yuv(), prepare.channel())),
+        "yuv": prepare.Yuv(),
         "zca": prepare.Compose((prepare.Scale(), prepare.Zca(epsilon=epsilon))),
     }
-    return table[check("preparation", name, list(PREPARATIONS))]
+    names = chain("preparation", text, PREPARATIONS).split("+")
+    names = ["yuv", "channel"] if names == ["yuv"] else names
+    steps = tuple(table[name] for name in names)
+    return steps[0] if len(steps) == 1 else prepare.Compose(steps)
 
 
-def augmentation(name: str) -> Augmentation:
-    """The augmentation of a name."""
+def augmentation(text: str) -> Augmentation:
+    """The augmentation of a name, or of a chain of them, one after the other.
+
+    Raises:
+        LabError: a square that covers with the mean follows a crop, which pads with black: one acts on prepared images,
+            the other on pixels.
+    """
     from skipback.lab.data import augment
 
-    kinds, least = AUGMENTS[check("augmentation", name, list(AUGMENTS))]
+    names = chain("augmentation", text, AUGMENTS).split("+")
+    kinds = [kind for name in names for kind in AUGMENTS[name][0]]
+    if "Cutout" in kinds and (crop := next((kind for kind in kinds if kind.endswith("Crop")), None)):
+        name = next(name for name in names if crop in AUGMENTS[name][0])
+        raise LabError(f"{text!r}: cutout acts on prepared images and {name} on pixels: they do not go together")
+    if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+        raise LabError(f"{text!r}: {twice} is in two of them")
+    if "ResizedCrop" in kinds and kinds[-1] != "ResizedCrop" and len(set(kinds) & {"Crop", "ScaledCrop"}):
+        raise LabError(f"{text!r}: resized-crop makes images of another size, so it comes last")
     steps = tuple(getattr(augment, kind)() for kind in kinds)
     return Augmentation(
         augment=augment.Augments(steps) if len(steps) > 1 else steps[0],
         plain=augment.Resize() if "ResizedCrop" in kinds else None,
-        least=least,
+        least=max(AUGMENTS[name][1] for name in names),
         prepared="Cutout" in kinds,  # DeVries and Taylor cover with the mean
     )

@@ -76,9 +76,11 @@ class Settings(BaseModel):
     batch_size: int = Field(50, ge=1, description="samples per step")
     context: int | None = Field(None, ge=1, le=1_000_000, description="tokens per window, of texts (default 64)")
     epochs: int = Field(20, ge=1, le=1_000_000, description="passes over the training set")
-    prepare: str | None = Field(None, description=f"{_one_of(choices.PREPARATIONS)} (default: as the data set)")
+    prepare: str | None = Field(
+        None, description=f"{_one_of(choices.PREPARATIONS)}; or a chain, yuv+zca (default: as the data set)"
+    )
     zca_epsilon: float = Field(0.1, gt=0, allow_inf_nan=False, description="added to variances of pixels 0..1")
-    augment: str | None = Field(None, description=_one_of(choices.AUGMENTS))
+    augment: str | None = Field(None, description=f"{_one_of(choices.AUGMENTS)}; or a chain, flip+resized-crop")
     validation: str | None = Field(None, description=f"score held-out rows: {_one_of(choices.SPLITS)}")
     held_out: int | float = Field(0.1, gt=0, allow_inf_nan=False, description="rows held out, or their share")
     split_seed: int = Field(1, ge=0, le=2**32 - 1, description="of random and stratified")
@@ -145,7 +147,7 @@ class Settings(BaseModel):
     @classmethod
     def _steps(cls, value: str | None, info: Any) -> str | None:
         tables: dict[str, Any] = {"prepare": choices.PREPARATIONS, "augment": choices.AUGMENTS}
-        return value if value is None else spellings.check(info.field_name, value, tables[info.field_name])
+        return value if value is None else choices.chain(info.field_name, value, tables[info.field_name])
 
     @model_validator(mode="before")
     @classmethod
@@ -221,7 +223,7 @@ class Settings(BaseModel):
             ("norm_last", self.batch_norm, "--batch-norm"),
             ("batch_norm_at", self.batch_norm, "--batch-norm"),
             ("dropout_first", self.dropout, "--dropout"),
-            ("zca_epsilon", self.prepare == "zca", "--prepare zca"),
+            ("zca_epsilon", "zca" in (self.prepare or "").split("+"), "--prepare zca"),
         ):
             if not taken and getattr(self, option) != type(self).model_fields[option].default:
                 raise LabError(f"{_flag(option)} says nothing without {needed}")

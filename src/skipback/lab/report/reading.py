@@ -24,6 +24,7 @@ LATER = (
     *("validation", "held_out", "split_seed", "distinct", "anchor", "precision", "compile"),
     *("schedule", "weight_decay", "momentum", "dampening", "nesterov", "stop_train_error", "stop_change"),
     *("feedback_lr", "feedback_decay", "feedback_optimizer"),
+    *("bias", "batch_norm_at", "norm_last", "dropout_first", "start", "bottleneck", "bottleneck_form"),
 )
 """Settings that older run folders lack, where they had their usual value."""
 
