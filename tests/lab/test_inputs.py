@@ -328,7 +328,15 @@ def test_the_summary_has_all_scores_and_those_of_the_last_row(tmp_path, capsys):
     assert found["test_top5_accuracy_percent"] > found["test_accuracy_percent"]
     assert 0.5 < found["test_auroc"] < 1
     assert set(last) == {  # what others read stays as it was
-        *("epoch", "train_loss", "test_loss", "test_accuracy_percent", "train_seconds", "samples_per_second"),
+        *(
+            "epoch",
+            "train_loss",
+            "train_accuracy_percent",
+            "test_loss",
+            "test_accuracy_percent",
+            "train_seconds",
+            "samples_per_second",
+        ),
         "alignment",
     }
 

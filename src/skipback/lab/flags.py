@@ -49,7 +49,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("limit", "context", "prepare", "zca_epsilon", "augment", "validation", "held_out", "split_seed"),
         "distinct",
     ),
-    "record": ("eval_every", "score_train", "align_on", "align_rows", "align_every"),
+    "recording": ("eval_every", "score_train", "align_on", "align_rows", "align_every"),
     "machine": ("device", "threads", "precision", "compile", "together"),
 }
 """The headings of a long help text, and the settings below them; all other flags stand above."""

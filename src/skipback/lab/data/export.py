@@ -3,7 +3,7 @@
 | file | what it holds |
 |---|---|
 | `.npz` | arrays `X_train`, `y_train`, `X_test`, `y_test`, as `numpy.load` reads them; images (N, C, H, W) in bytes |
-| `.csv` | a row for each sample: `split` (train, test), the inputs flattened (`x0` ... or the table's columns), the targets |
+| `.csv` | a row for each sample: `split` (train, test), the inputs (`x0` ... or a table's columns), the targets |
 
 Of a text: its tokens, `train`, `valid` and `test` (.npz only). Of a graph: its arrays (.npz only).
 """

@@ -13,8 +13,8 @@ For 32 x 32 pixels and three colours, C = 10: 10,071,562 parameters.
 | Linear C | C | |
 
 The ports are the outputs of the rows, after pooling and dropout. `DROPOUT` are the rates of the code's dropout 1;
-its dropout 2 is (0, 0.25, 0.25, 0, 0, 0), and its batch norm 2 is `batch_norm_at` (2,).
-For tanh under DFA the code starts all weights at 0 (`zero_init`).
+its dropout 2 is (0, 0.25, 0.25, 0, 0, 0), and its batch norm 2 is `batch_norm_at` (2,). For tanh under DFA the
+code starts all weights at 0 (`zero_init`).
 Deviation: torch7 draws the gain of a batch norm from U[0, 1); here it is 1, and eps is PyTorch's.
 """
 

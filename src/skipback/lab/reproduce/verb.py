@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from pydantic import BaseModel, Field
 
-from skipback.lab import choices, papers, workers
+from skipback.lab import choices, papers, spellings, workers
 from skipback.lab.errors import LabError, unknown
 from skipback.lab.papers import Row, Study, Table
 
@@ -115,7 +115,7 @@ def _counted(options: Reproduce, study: Study, table: Table) -> dict[str, Any]:
 def _changes(options: Reproduce) -> Changes:
     from skipback.lab.reproduce.jobs import Changes
 
-    device = options.device and choices.check("device", options.device, list(choices.DEVICES))
+    device = options.device and spellings.check("device", options.device, list(choices.DEVICES))
     return Changes(epochs=options.epochs, threads=options.threads, device=device)
 
 
