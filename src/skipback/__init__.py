@@ -19,6 +19,7 @@ from skipback.methods import TABLE
 
 if TYPE_CHECKING:
     from skipback import (
+        bottleneck,
         draws,
         estimate,
         init,
@@ -113,7 +114,7 @@ _HOME = {
 }
 _MODULES = {
     **{"blocks": "core.blocks", "feedback": "core.feedback"},
-    **{name: name for name in ("draws", "estimate", "init", "measure", "memory", "methods", "precision")},
+    **{name: name for name in ("bottleneck", "draws", "estimate", "init", "measure", "memory", "methods", "precision")},
     **{name: name for name in ("signals", "structures", "transport", "update")},
 }
 
@@ -137,6 +138,7 @@ __all__ = [
     "audit",
     "augmented_dfa",
     "blocks",
+    "bottleneck",
     "bp",
     "brsf",
     "captured",

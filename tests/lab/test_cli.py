@@ -394,7 +394,7 @@ def test_flags_are_frozen(capsys):
         *("--prepare --zca-epsilon --augment --validation --held-out --split-seed --distinct --anchor").split(),
         *("--precision --compile --schedule --weight-decay --momentum --dampening --nesterov --feedback-lr").split(),
         *("--feedback-decay --feedback-optimizer --stop-train-error --stop-change").split(),
-        *("--no-bias --batch-norm-at --norm-last --dropout-first --start").split(),
+        *("--no-bias --batch-norm-at --norm-last --dropout-first --start --bottleneck --bottleneck-form").split(),
     }
 
 

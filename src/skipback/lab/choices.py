@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from skipback.lab.data.prepare import Preparation, Transform
     from skipback.lab.data.splits import Splitter
     from skipback.lab.losses import TaskLoss
+    from skipback.lab.nets.bottleneck import Middle
     from skipback.lab.starts import Start
     from skipback.precision import Precision
 
@@ -89,6 +90,9 @@ OPTIMIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "onednn", "bf16")
+
+BOTTLENECKS = ("corrected", "published", "narrow")
+"""The forms of the bottleneck study (see `skipback.lab.nets.bottleneck`)."""
 
 SPLITS: dict[str, tuple[str, bool]] = {
     "first": ("First", False),
@@ -284,6 +288,20 @@ def precision(name: str) -> Arithmetic:
         "bf16": Arithmetic(machine.fast_float32, bf16()),
     }
     return table[check("precision", name, list(PRECISIONS))]
+
+
+def bottleneck(form: str, units: int, rows: int) -> Middle:
+    """The middle layer of a form of the bottleneck study.
+
+    Args:
+        form: of `BOTTLENECKS`.
+        units: those that pass.
+        rows: samples in a batch.
+    """
+    from skipback.lab.nets.bottleneck import Masked, Narrow
+
+    narrow = check("bottleneck form", form, BOTTLENECKS) == "narrow"
+    return Narrow(units) if narrow else Masked(units, rows)
 
 
 def splitter(name: str, *, held: int | float, seed: int, distinct: bool) -> Splitter:

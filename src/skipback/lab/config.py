@@ -56,6 +56,8 @@ class Settings(BaseModel):
     input_dropout: float = Field(0.0, ge=0, lt=1, description="probability, on the input of the mlp")
     zero_init: bool = Field(False, description="as --start zero: start all weights at 0")
     start: str | None = Field(None, description="weights: zero, normal:STD, prealigned[:METHOD], or a run's folder")
+    bottleneck: int | None = Field(None, ge=1, le=1_000_000, description="units of the middle layer that pass (mlp)")
+    bottleneck_form: str = Field("corrected", description=_one_of(choices.BOTTLENECKS))
     loss: str | None = Field(None, description="ce, bce, mse (default: ce; mse for values)")
     optimizer: str = Field("adam", description=_one_of(choices.OPTIMIZERS))
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False, description="learning rate")
@@ -100,11 +102,12 @@ class Settings(BaseModel):
     precision: str = Field("auto", description=_one_of(choices.PRECISIONS))
     compile: bool = Field(False, description="convolutions and the like through torch.compile")
 
-    @field_validator("net", "loss", *OPTIMIZERS, "signal", "device", "precision", "validation")
+    @field_validator("net", "bottleneck_form", "loss", *OPTIMIZERS, "signal", "device", "precision", "validation")
     @classmethod
     def _known(cls, value: str | None, info: Any) -> str | None:
         tables: dict[str, Any] = {
             "net": nets.TABLE,
+            "bottleneck_form": choices.BOTTLENECKS,
             "loss": choices.LOSSES,
             "optimizer": choices.OPTIMIZERS,
             "feedback_optimizer": choices.OPTIMIZERS,
@@ -220,6 +223,7 @@ class Settings(BaseModel):
             ("held_out", self.validation, "--validation"),
             ("distinct", self.validation, "--validation"),
             ("split_seed", draws, "--validation random or stratified"),
+            ("bottleneck_form", self.bottleneck, "--bottleneck"),
             ("norm_last", self.batch_norm, "--batch-norm"),
             ("batch_norm_at", self.batch_norm, "--batch-norm"),
             ("dropout_first", self.dropout, "--dropout"),
@@ -234,12 +238,25 @@ class Settings(BaseModel):
         training.check(self)
         return self
 
+    @model_validator(mode="after")
+    def _a_bottleneck_stands_between_layers(self) -> Self:
+        if self.bottleneck is None:
+            return self
+        depth, width = self.depth or 0, self.width or 0
+        if depth < 2:
+            raise LabError(f"--bottleneck {self.bottleneck}: no layer is between others at --depth {depth}: 2 or more")
+        if self.bottleneck > width:
+            raise LabError(f"--bottleneck {self.bottleneck}: at most the units of a hidden layer, --width {width}")
+        return self
+
     @property
     def sizes(self) -> dict[str, Any]:
         """What the net's own function takes of these settings."""
         found = {size: getattr(self, size) for size in nets.CARDS[self.net].sizes}
         read = {"dropout": float, "batch_norm_at": int}
         lists = {size: read[size] for size, value in found.items() if isinstance(value, str) and size in read}
+        if self.bottleneck is not None:
+            found["bottleneck"] = choices.bottleneck(self.bottleneck_form, self.bottleneck, self.batch_size)
         return {**found, **{size: tuple(map(kind, found[size].split(","))) for size, kind in lists.items()}}
 
 

@@ -25,6 +25,7 @@ from skipback.lab.data.pipeline import Feeds, feeds
 from skipback.lab.data.pipeline_rows import Feed
 from skipback.lab.errors import LabError
 from skipback.lab.losses import LOSSES, TaskLoss
+from skipback.lab.nets.bottleneck import published_blocks
 from skipback.lab.optimizers import schedule_of, update_of
 from skipback.lab.starts import Start
 from skipback.lab.tasks import RULES, remembers
@@ -93,13 +94,18 @@ class Trainer:
             method = self.rules.fit(run.method, _method(run, self.loss, len(self.feed)), self.feed)
             start, batch = self._start(), self.feed.first(run.batch_size)
             start.before(net, batch, self.loss.of_output)
-            learner = skipback.attach(net, method, example=example, seed=run.seed, show=None)
+            learner = skipback.attach(net, method, example, self._blocks(net), seed=run.seed, show=None)
             start.after(learner, batch, self.loss.of_output)
             return learner
         except LabError:
             raise
         except (ValueError, RuntimeError) as error:  # the net does not fit the data, or the method not the net
             raise LabError(str(error)) from None
+
+    def _blocks(self, net: nn.Module) -> list[str] | str:
+        """Where the ports are: found by themselves, but for one published network."""
+        published = self.run.bottleneck is not None and self.run.bottleneck_form == "published"
+        return published_blocks(net) if published else "auto"
 
     def _start(self) -> Start:
         run, samples = self.run, len(self.feed)
