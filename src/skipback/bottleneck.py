@@ -27,7 +27,7 @@ from typing_extensions import override
 class MaskedLinear(nn.Linear):
     """A linear layer of whose gradients a fixed random share passes. See the module.
 
-    The masks are buffers, kept in checkpoints. They are drawn on the CPU, so that a seed gives the same on every device.
+    The masks are buffers, kept in checkpoints. Drawn on the CPU, they are the same on every device under one seed.
 
     Args:
         inputs: units that come in.
