@@ -158,7 +158,7 @@ def test_compare_takes_each_method_once_and_all_of_them(tmp_path, capsys, monkey
     )
     assert [json.loads(line)["method"] for line in out.splitlines()] == ["bp", "dfa"]
     found = []
-    monkeypatch.setattr(session.Session, "train", lambda self, runs: found.extend(runs))
+    monkeypatch.setattr(session.Session, "train", lambda self, runs, **_: found.extend(runs))
     monkeypatch.setattr(session.Session, "report", lambda *_, **__: None)
     run(capsys, "compare", "--methods", "all", "--seeds", "1", "--out", tmp_path / "b")
     assert [one.method for one in found] == list(methods.TABLE)
