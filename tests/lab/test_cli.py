@@ -398,7 +398,7 @@ def test_flags_are_frozen(capsys):
         *("--feedback --signal --as-published --seed --seeds --device --threads --out --json --config").split(),
         *("--prepare --zca-epsilon --augment --validation --held-out --split-seed --distinct --anchor").split(),
         *("--precision --compile --schedule --weight-decay --momentum --dampening --nesterov --feedback-lr").split(),
-        *("--no-bias --batch-norm-at --norm-last --dropout-first").split(),
+        *("--no-bias --batch-norm-at --norm-last --dropout-first --start --bottleneck --bottleneck-form").split(),
         *("--feedback-decay --feedback-optimizer --stop-train-error --stop-change --reduction").split(),
         *("--adversarial --keep-clean-gradients --max-in-norm --max-out-norm --score-train --eval-every").split(),
         *("--weight-seed --feedback-seed --order-seed --limit --align-on --align-rows --align-every --dry-run").split(),

@@ -27,6 +27,7 @@ LATER = (
     *("feedback_lr", "feedback_decay", "feedback_optimizer", "reduction", "max_in_norm", "max_out_norm"),
     *("adversarial", "keep_clean_gradients", "weight_seed", "feedback_seed", "order_seed", "limit"),
     *("eval_every", "score_train", "align_on", "align_rows", "align_every"),
+    *("bias", "batch_norm_at", "norm_last", "dropout_first", "start", "bottleneck", "bottleneck_form"),
 )
 """Settings that older run folders lack, where they had their usual value."""
 
