@@ -1,7 +1,7 @@
 """Stacking: many weak learners, each with its own feedback, whose outputs one more layer reads (Poli 2017).
 
-    K learners, 784-800-10 with tanh, trained by DFA for one epoch:  features = their outputs before the sigmoid (N, K C)
-    one layer on the features, dense or random-diagonal (RD):         C outputs, trained for up to 200 epochs
+    K learners, 784-800-10 with tanh, DFA for one epoch:        features = their outputs before the sigmoid (N, K C)
+    one layer on the features, dense or random-diagonal (RD):   C outputs, trained for up to 200 epochs
 
 The claim of its README: other feedback matrices learn other features, so that a stack of learners which start from the
 same weights is better than each of them. Code: https://github.com/iacolippo/Direct-Feedback-Alignment, the scripts of

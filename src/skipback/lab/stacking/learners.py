@@ -1,4 +1,4 @@
-"""The weak learners of a stack, trained as one batched net: what differs between them are weights, feedback and order."""
+"""The weak learners of a stack, trained as one batched net: each has its own feedback and order, and weights."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Learners:
     def _learner(self, k: int) -> Learner:
         options, example = self.options, self.train.x[:2]
         torch.manual_seed((options.weight_seed or 0) + (k if options.start == "different" else 0))
-        sizes = {"depth": options.depth, "width": options.width}
+        sizes: dict[str, Any] = {"depth": options.depth, "width": options.width}
         net = nets.build("mlp", tuple(example.shape[1:]), self.outputs, activation=options.activation, **sizes)
         init.normal(net, options.std)
         drawn = choices.has_feedback(options.method, as_published=False)
