@@ -153,7 +153,7 @@ def same(a, b):
     return all(map(same, a, b)) and len(a) == len(b) if isinstance(a, list) else a == b
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Stands for an interruption."""
 
 
@@ -166,10 +166,10 @@ def test_an_interrupted_stack_goes_on_to_the_same_bits(tmp_path, monkeypatch, ki
 
     def stop(line):
         if line.startswith(after):
-            raise Stop
+            raise StopError
 
     options = Stack(**{**SMALL, **settings})
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         stacks.run(options, Folder(tmp_path / "broken"), command="test", progress=stop)
     again = run(tmp_path / "broken", **settings)
     clock = {"train_seconds"}
