@@ -74,8 +74,8 @@ def _grid() -> tuple[Row, ...]:
         "CONV": CONV,
         "CONV, batch norm": {**CONV, "batch_norm": True},
         "CONV, feedback N(0, 1)": {**CONV, **loud},
-        "CONV, dropout 0.1 0.5 0": {**CONV, "dropout": "0.1,0.5,0"},
-        "CONV, dropout 0.1 0.1 0": {**CONV, "dropout": "0.1,0.1,0"},
+        "CONV, dropout 0.1 0.5 0": {**CONV, "dropout": "0.1,0.5,0.0"},
+        "CONV, dropout 0.1 0.1 0": {**CONV, "dropout": "0.1,0.1,0.0"},
     }
     return tuple(
         Row(label=label, recipe=recipe, expected=known.get(label) or unknown(ACCURACY, TRAIN_ACCURACY))
