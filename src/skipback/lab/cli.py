@@ -151,6 +151,9 @@ def _compare(argv: Sequence[str]) -> None:
     session = Session(
         options.out or Path("runs") / f"compare-{options.dataset}", as_json=options.as_json, command=command
     )
+    if kept := [method for method in methods if _keeps_feedback(fields, method)]:
+        what = f"--feedback {fields['feedback']} is of fixed feedback"
+        session.say(f"{', '.join(kept)}: feedback that learns keeps the start of its method ({what})")
     session.train(runs)
     session.report([session.out / run.name for run in runs], show=options.open)
 
@@ -164,16 +167,24 @@ def _methods(text: str) -> list[str]:
 def _own(fields: dict[str, Any], method: str) -> dict[str, Any]:
     """A comparison hands each method the choices that it has: bp has no feedback, and only f3 has a signal.
 
-    The two references stay what they are: an anchor would make the floor learn.
+    The two references stay what they are: an anchor would make the floor learn. So does feedback that learns: where it
+    starts is part of the method, and a draw for the fixed ones would make another method of FDFA or DKP.
     """
     learns = choices.learns_feedback(method, as_published=fields["as_published"])
     drawn = fields["feedback"] and choices.has_feedback(method, as_published=fields["as_published"])
     return {
-        "feedback": fields["feedback"] if drawn else None,
+        "feedback": fields["feedback"] if drawn and not learns else None,
         "signal": fields["signal"] if method == "f3" else None,
         "anchor": None if method in ("bp", "shallow") else fields["anchor"],
         **{name: fields[name] if learns else config.usual()[name] for name in config.OF_FEEDBACK},
     }
+
+
+def _keeps_feedback(fields: dict[str, Any], method: str) -> bool:
+    """Whether `--feedback` was given and a comparison keeps it from this method, whose feedback it could start."""
+    kind = {"as_published": fields["as_published"]}
+    drawn = fields["feedback"] is not None and choices.has_feedback(method, **kind)
+    return drawn and choices.learns_feedback(method, **kind)
 
 
 def _audit(argv: Sequence[str]) -> None:
