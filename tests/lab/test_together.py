@@ -13,7 +13,7 @@ from skipback.lab import checkpoint, together, train
 from skipback.lab.cli import main
 
 FAST = ["--epochs", "2", "--width", "8", "--depth", "1", "--batch-size", "64", "--lr", "1e-2", "--seeds", "3"]
-FILES = {"config.json", "env.json", "metrics.jsonl", "checkpoint.safetensors", "summary.json", ".lock"}
+FILES = {"config.json", "env.json", "metrics.jsonl", "checkpoint.safetensors", "summary.json", "history.csv", ".lock"}
 
 
 def run(*argv):

@@ -26,7 +26,7 @@ from skipback.lab.records import Folder, to_jsonl
 from skipback.lab.states import FINISHED
 from skipback.lab.together import train_together
 from skipback.lab.train import train
-from skipback.lab.trainer import check_augmented
+from skipback.lab.trainer import check_changing
 
 SCREENS = ("darwin", "win32")
 """Where there is a screen without a DISPLAY."""
@@ -59,7 +59,7 @@ class Session:
         """
         runs = [self._resolved(run) for run in runs]
         for run in runs:  # before the first of them trains for hours
-            check_augmented(run)
+            check_changing(run)
         folders = folders or [Folder(self.out / run.name) for run in runs]
         done = [folder.summary is not None for folder in folders]
         if any(run.compile and not finished for run, finished in zip(runs, done, strict=True)):
