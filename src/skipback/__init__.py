@@ -19,6 +19,8 @@ from skipback.methods import TABLE
 
 if TYPE_CHECKING:
     from skipback import (
+        blocks,
+        bottleneck,
         draws,
         estimate,
         init,
@@ -31,15 +33,17 @@ if TYPE_CHECKING:
         transport,
         update,
     )
-    from skipback.core import blocks, feedback
+    from skipback.adversaries import adversarial
+    from skipback.advice import SkipbackWarning
+    from skipback.core import feedback
     from skipback.core.method import Direct, Exact, HeadOnly, Method, Paper
-    from skipback.core.records import SkipbackWarning
     from skipback.engine.capture.captured import captured
     from skipback.engine.capture.steps import Captured
     from skipback.engine.many.many import Many
     from skipback.engine.stages import stages
     from skipback.engine.wave.wavefront import Wavefront, wavefront
     from skipback.learner import Learner, attach
+    from skipback.load import load_run
     from skipback.measure.alignment import alignment
     from skipback.measure.audit import audit
     from skipback.measure.feedback import feedback_alignment
@@ -86,9 +90,10 @@ find_old_names()
 _HOME = {
     **dict.fromkeys(("Direct", "Exact", "HeadOnly", "Method", "Paper"), "core.method"),
     **dict.fromkeys(("Anchored", "anchored"), "routes.anchored"),
-    "SkipbackWarning": "core.records",
+    "SkipbackWarning": "advice",
     "Learner": "learner",
     "attach": "learner",
+    "load_run": "load",
     "Layerwise": "routes.layerwise",
     "Perturbed": "routes.perturbed",
     "Captured": "engine.capture.steps",
@@ -97,6 +102,7 @@ _HOME = {
     "stages": "engine.stages",
     "Wavefront": "engine.wave.wavefront",
     "wavefront": "engine.wave.wavefront",
+    "adversarial": "adversaries",
     "alignment": "measure.alignment",
     "audit": "measure.audit",
     "feedback_alignment": "measure.feedback",
@@ -110,8 +116,9 @@ _HOME = {
     **{name: f"methods.{name}" for name in TABLE},
 }
 _MODULES = {
-    **{"blocks": "core.blocks", "feedback": "core.feedback"},
-    **{name: name for name in ("draws", "estimate", "init", "measure", "memory", "methods", "precision")},
+    "feedback": "core.feedback",
+    **{name: name for name in ("blocks", "bottleneck", "draws", "estimate", "init", "measure", "memory", "methods")},
+    "precision": "precision",
     **{name: name for name in ("signals", "structures", "transport", "update")},
 }
 
@@ -129,12 +136,14 @@ __all__ = [
     "Perturbed",
     "SkipbackWarning",
     "Wavefront",
+    "adversarial",
     "alignment",
     "anchored",
     "attach",
     "audit",
     "augmented_dfa",
     "blocks",
+    "bottleneck",
     "bp",
     "brsf",
     "captured",
@@ -162,6 +171,7 @@ __all__ = [
     "kp",
     "ldfa",
     "lg_fg_a",
+    "load_run",
     "measure",
     "memory",
     "methods",
@@ -190,7 +200,8 @@ __all__ = sorted({*__all__, *TABLE})  # a method is public by its line in the ta
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(importlib.import_module(f"skipback.{_HOME[name]}"), name)
+        found = globals()[name] = getattr(importlib.import_module(f"skipback.{_HOME[name]}"), name)
+        return found
     if name in _MODULES:
         return importlib.import_module(f"skipback.{_MODULES[name]}")
     if f"skipback.{name}" in MOVED:

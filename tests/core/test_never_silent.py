@@ -4,12 +4,15 @@ import contextlib
 import copy
 import subprocess
 import sys
+import types
 import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 
 import skipback as sb
@@ -38,6 +41,44 @@ def grads(net):
 
 def error(y, t=T):
     return ((torch.softmax(y, 1) - F.one_hot(t, y.shape[1])) / len(t)).detach()
+
+
+# ------------------------------------------------------------------------------------------- hooks of other libraries
+
+
+class Saving:
+    """Saves what enters each layer for a backward pass, and counts on its parameters, as Opacus does."""
+
+    def __init__(self, net):
+        for layer in net:
+            layer.register_forward_hook(self.save)
+
+    def save(self, layer, args, output):
+        if torch.is_grad_enabled():
+            vars(layer).setdefault("saved", []).append(args[0].detach())
+            for p in layer.parameters():
+                p.waiting = getattr(p, "waiting", 0) + 1
+            if output.requires_grad:
+                output.register_hook(lambda g: self.take(layer))
+
+    def take(self, layer):
+        layer.saved.pop()
+        for p in layer.parameters():
+            p.waiting -= 1
+
+
+@pytest.mark.parametrize("example", [None, X])
+@pytest.mark.parametrize("first", ["attach", "hooks"])
+def test_a_discovery_pass_leaves_nothing_behind_that_hooks_of_others_have_saved(first, example):
+    net = mlp()
+    if first == "hooks":
+        Saving(net)
+    attached(net, x=example)
+    if first == "attach":
+        Saving(net)
+    F.cross_entropy(net(X), T).backward()
+    assert all(net[k].saved == [] for k in (0, 2, 4))
+    assert all(p.waiting == 0 for p in net.parameters())
 
 
 # ------------------------------------------------------------------------------------------------- compiled networks
@@ -209,6 +250,196 @@ def test_a_scripted_network_is_refused():
         net = torch.jit.trace(mlp(), X)
     with pytest.raises(ValueError, match="a scripted network cannot be cut"):
         attached(net)
+
+
+class ByForward(nn.Module):
+    """Two layers whose hooks never run."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(10, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+        self.by_forward = True
+
+    def forward(self, x):
+        a, b = (self.a.forward, self.b.forward) if self.by_forward else (self.a, self.b)
+        return self.out(torch.tanh(b(torch.tanh(a(x)))))
+
+
+@pytest.mark.parametrize("name", CUTTING)
+def test_a_layer_whose_forward_is_called_directly_is_refused_with_that_cause(name):
+    with pytest.raises(ValueError, match=r"'b.weight', 'a.weight' are used .*layer.forward\(x\), which runs no hook"):
+        attached(made(ByForward), CUTTING[name])
+
+
+def test_a_layer_whose_forward_is_called_directly_after_attach_is_refused_with_that_cause():
+    net = made(ByForward)
+    net.by_forward = False
+    attached(net)
+    F.cross_entropy(net(X), T).backward()
+    net.by_forward = True
+    with pytest.raises(RuntimeError, match=r"module 'a' was used .*called by its forward\(x\), which runs no hook"):
+        net(X)
+
+
+class Unregistered(nn.Module):
+    """Layers in a plain list: not the network's, so no optimizer of its parameters trains them either."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.out = [nn.Linear(10, 16).double(), nn.Linear(16, 16).double()], nn.Linear(16, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.tanh(layer(x))
+        return self.out(x)
+
+
+@pytest.mark.parametrize("name", CUTTING)
+def test_layers_in_a_plain_list_are_refused(name):
+    with pytest.raises(
+        ValueError, match="'a parameter that the network does not hold' are used outside of the modules"
+    ):
+        attached(made(Unregistered), CUTTING[name])
+
+
+class Shaped(nn.Module):
+    """A table that is asked by shape and device, as position embeddings are."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.table, self.out = nn.Linear(10, 16), Table(), nn.Linear(16, 3)
+
+    def forward(self, x):
+        h = torch.tanh(self.a(x))
+        return self.out(torch.tanh(h + self.table(h.shape, h.device, h.dtype)))
+
+
+class Table(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, 16))
+
+    def forward(self, shape, device, dtype):
+        return self.weight.expand(shape).to(device, dtype)
+
+
+def test_a_device_or_a_shape_hides_no_tensor():
+    """The table is added to the port, so its gradient is the teaching of the port behind the addition."""
+    net = made(Shaped)
+    learner = attached(net)
+    y = net(X)
+    F.cross_entropy(y, T).backward()
+    assert list(learner.feedback) == ["table"]
+    h = torch.tanh(X @ net.a.weight.T + net.a.bias).detach() + net.table.weight.detach()
+    delta = error(y) @ learner.feedback["table"] * (1 - torch.tanh(h) ** 2)
+    torch.testing.assert_close(net.table.weight.grad, delta.sum(0, keepdim=True), rtol=1e-9, atol=1e-12)
+
+
+class Cached(nn.Module):
+    """A layer that is asked by an object alone, which may hold what another layer has computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.table, self.out = nn.Linear(10, 16), Table(), nn.Linear(16, 3)
+        self.full = False
+
+    def forward(self, x):
+        h, cache = torch.tanh(self.a(x)), types.SimpleNamespace(states=[], shape=(8, 16))
+        if self.full:
+            cache.states.append(h)
+        return self.out(torch.tanh(h + self.table(cache)))
+
+
+def test_an_object_is_refused_only_where_it_hides_a_tensor():
+    class Asked(Table):
+        def forward(self, cache):
+            return self.weight.expand(cache.shape)
+
+    net = made(Cached)
+    net.table = Asked().double()
+    learner = attached(net)
+    assert list(learner.feedback) == ["table"]
+    learner.detach()
+    net.full = True
+    with pytest.raises(
+        ValueError, match="block 'table' receives a SimpleNamespace, and tensors inside of it cannot be"
+    ):
+        attached(net)
+
+
+class Prototypes(nn.Module):
+    """What is compared with is the mean of the batch, so its shape is that of a table."""
+
+    def __init__(self, of_batch):
+        super().__init__()
+        self.embed, self.query, self.out = nn.Embedding(9, 6), nn.Linear(10, 6), nn.Linear(6, 3)
+        self.layer, self.of_batch = Mixed(), of_batch
+
+    def forward(self, x, tokens):
+        table = self.embed(tokens if self.of_batch else torch.arange(9)).flatten(0, -2).mean(0, keepdim=True)
+        return self.out(self.layer(torch.tanh(self.query(x)), table))
+
+
+class Mixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Linear(6, 6)
+
+    def forward(self, h, table):
+        return torch.tanh(self.w(h * table))
+
+
+def test_a_mean_over_the_batch_is_no_constant():
+    """It has the shape of a parameter, and nothing but a parameter behind it; but the batch is in it."""
+    tokens = torch.arange(16).reshape(8, 2) % 9
+    with pytest.raises(ValueError, match=r"port 'embed' has shape \(1, 6\).*the first dimension of both must be"):
+        attached(made(lambda: Prototypes(of_batch=True)), x=(X, tokens))
+    assert list(attached(made(lambda: Prototypes(of_batch=False)), x=(X, tokens)).feedback) == ["query", "layer"]
+
+
+@pytest.fixture
+def one_rank():
+    """A process group of this process alone."""
+    if not torch.distributed.is_available():
+        pytest.skip("torch without torch.distributed")
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+def sharded(net, mesh, *, each):
+    for layer in net if each else ():
+        if isinstance(layer, nn.Linear):
+            fully_shard(layer, mesh=mesh)
+    return fully_shard(net, mesh=mesh)
+
+
+@pytest.mark.parametrize("name", CUTTING)
+def test_layers_that_were_sharded_one_by_one_are_refused_before_and_after_attach(name, one_rank):
+    with pytest.raises(
+        ValueError, match=r"sharded layers\), so nothing can be cut .*shard the network only as a whole"
+    ):
+        attached(sharded(mlp(), one_rank, each=True), CUTTING[name])
+    net = mlp()
+    learner = attached(net, CUTTING[name])
+    sharded(net, one_rank, each=True)
+    with pytest.raises(RuntimeError, match=r"layers of this network were sharded one by one .*fully_shard\(net\)"):
+        learner(X, target=T, ids=torch.arange(8))
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_a_network_that_was_sharded_as_a_whole_has_the_gradients_of_one_that_was_not(order, one_rank):
+    plain, net = mlp(), mlp()
+    attached(plain)
+    F.cross_entropy(plain(X), T).backward()
+    if order == "before":
+        sharded(net, one_rank, each=False)
+    attached(net)
+    if order == "after":
+        sharded(net, one_rank, each=False)
+    F.cross_entropy(net(X), T).backward()
+    for p, q in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p.grad.full_tensor(), q.grad, rtol=1e-9, atol=1e-12)
 
 
 # ---------------------------------------------------------------------------------------------------- several outputs
@@ -663,6 +894,67 @@ def test_frames_that_were_flattened_belong_to_their_sample(frames):
     h = torch.tanh(F.linear(x, net.c1.weight, net.c1.bias)).detach()
     delta = torch.einsum("nc,ctd->ntd", error(y), B) * (1 - h**2)
     torch.testing.assert_close(net.c1.weight.grad, torch.einsum("ntd,nti->di", delta, x), rtol=1e-9, atol=1e-12)
+
+
+class TimeFirst(nn.Module):
+    def __init__(self, batch_first=False, last=True):
+        super().__init__()
+        self.i, self.r, self.o = nn.Linear(4, 6), nn.GRU(6, 7, batch_first=batch_first), nn.Linear(7, 3)
+        self.batch_first, self.last = batch_first, last
+
+    def forward(self, x):
+        h = self.r(torch.tanh(self.i(x)))[0]
+        return self.o((h[:, -1] if self.batch_first else h[-1]) if self.last else h)
+
+
+@pytest.mark.parametrize("length", [5, 8])
+def test_ids_count_the_samples_of_a_time_first_input(length):
+    """The same numbers as the batch first, also where as many positions came as samples."""
+    x, found = torch.randn(8, length, 4, dtype=torch.float64), []
+    for net, inputs in ((made(TimeFirst), x.transpose(0, 1)), (made(lambda: TimeFirst(batch_first=True)), x)):
+        learner = attached(net, sb.f3(memory=20), x=inputs)
+        for order in (torch.arange(8), torch.arange(8).flip(0)):  # a sample at another place is the same sample
+            net.zero_grad()
+            learner(inputs[:, order] if inputs is not x else x[order], target=T[order], ids=order + 3)
+            y = learner(inputs, target=T, ids=torch.arange(8) + 3)
+            F.cross_entropy(y, T).backward()
+        found.append(grads(net))
+    for name, g in found[0].items():
+        torch.testing.assert_close(g, found[1][name], rtol=1e-9, atol=1e-12)
+
+
+def test_a_delayed_signal_refuses_an_output_that_counts_time_first():
+    x = torch.randn(8, 8, 4, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"output \(8, 8, 3\) counts time in its first dimension"):
+        attached(made(lambda: TimeFirst(last=False)), sb.f3(memory=20), x=x)
+    attached(made(lambda: TimeFirst(batch_first=True, last=False)), sb.f3(memory=20), x=x)
+    attached(made(lambda: TimeFirst(last=False)), x=x)  # which teaches each position by its own error
+
+
+class OfPacked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.r, self.h, self.o = nn.LSTM(4, 9, batch_first=True), nn.Linear(9, 6), nn.Linear(6, 3)
+
+    def forward(self, packed):
+        return self.o(torch.tanh(self.h(torch.tanh(self.r(packed)[1][0][-1]))))
+
+
+@pytest.mark.parametrize("method", [sb.dfa, lambda: sb.f3(memory=8)])
+def test_packed_data_needs_no_cut(method):
+    lengths, x = torch.tensor([5, 2, 3, 5, 1, 4, 2, 5]), torch.randn(8, 5, 4, dtype=torch.float64)
+    packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    net = made(OfPacked)
+    learner = sb.attach(net, method(), example=(packed,), show=None)
+    with torch.no_grad():
+        e = error(net(packed)) if method is sb.dfa else None
+    F.cross_entropy(learner(packed, target=T, ids=torch.arange(8)), T).backward()
+    if e is None:
+        assert all(p.grad is not None for p in net.parameters())
+        return
+    states = [torch.tanh(net.r(x[n : n + 1, :length])[1][0][-1]) for n, length in enumerate(lengths)]
+    (expected,) = torch.autograd.grad(torch.cat(states), net.r.weight_hh_l0, e @ learner.feedback["r"])
+    torch.testing.assert_close(net.r.weight_hh_l0.grad, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_packed_sequences_are_refused_in_words():

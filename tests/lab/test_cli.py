@@ -35,7 +35,7 @@ def refused(capsys, *argv):
     return err
 
 
-def test_train_writes_the_five_files_and_the_promised_keys(tmp_path, capsys):
+def test_train_writes_its_files_and_the_promised_keys(tmp_path, capsys):
     code, out, _ = run(
         capsys,
         *"train digits --method f3 --net mlp --depth 1 --width 16 --activation tanh --loss bce".split(),
@@ -49,6 +49,7 @@ def test_train_writes_the_five_files_and_the_promised_keys(tmp_path, capsys):
         "config.json",
         "env.json",
         "metrics.jsonl",
+        "history.csv",
         "checkpoint.safetensors",
         "summary.json",
     }
@@ -157,7 +158,7 @@ def test_compare_takes_each_method_once_and_all_of_them(tmp_path, capsys, monkey
     )
     assert [json.loads(line)["method"] for line in out.splitlines()] == ["bp", "dfa"]
     found = []
-    monkeypatch.setattr(session.Session, "train", lambda self, runs: found.extend(runs))
+    monkeypatch.setattr(session.Session, "train", lambda self, runs, **_: found.extend(runs))
     monkeypatch.setattr(session.Session, "report", lambda *_, **__: None)
     run(capsys, "compare", "--methods", "all", "--seeds", "1", "--out", tmp_path / "b")
     assert [one.method for one in found] == list(methods.TABLE)
@@ -382,7 +383,7 @@ def test_help_of_each_verb_fits_and_says_what_can_be_chosen(verb, capsys):
     headings = len(
         re.findall(r"^[^\w\n]*\w+ options[^\w\n]*$", out, re.MULTILINE)
     )  # what is longer than a screen has some
-    assert headings == (5 if verb in ("compare", "train") else 0)
+    assert headings == (6 if verb in ("compare", "train") else 0)
     assert out.count("\n") < (150 if headings else 55)
     alone = re.findall(
         r"^[^\w\n]*--[a-z][a-z-]+( [A-Z]+)?[^\w\n]*$", out, re.MULTILINE
@@ -409,8 +410,10 @@ def test_flags_are_frozen(capsys):
         *("--feedback --signal --as-published --seed --seeds --device --threads --out --json --config").split(),
         *("--prepare --zca-epsilon --augment --validation --held-out --split-seed --distinct --anchor").split(),
         *("--precision --compile --schedule --weight-decay --momentum --dampening --nesterov --feedback-lr").split(),
-        *("--no-bias --batch-norm-at --norm-last --dropout-first").split(),
-        *("--feedback-decay --feedback-optimizer --stop-train-error --stop-change").split(),
+        *("--no-bias --batch-norm-at --norm-last --dropout-first --start --bottleneck --bottleneck-form").split(),
+        *("--feedback-decay --feedback-optimizer --stop-train-error --stop-change --reduction").split(),
+        *("--adversarial --keep-clean-gradients --max-in-norm --max-out-norm --score-train --eval-every").split(),
+        *("--weight-seed --feedback-seed --order-seed --limit --align-on --align-rows --align-every --dry-run").split(),
     }
 
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from skipback.core.blocks import tensors
-from skipback.core.state import untouched
+from skipback.blocks import tensors
+from skipback.blocks.contexts import untouched
 
 DENSE = (nn.Linear,)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -15,8 +15,6 @@ from skipback.signals import Signal, Wrapper, Zero
 
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """By size of an element in bytes, what its bits are read as."""
-ROWS = 256
-"""Training rows that are looked at."""
 DEAD = 0.99
 """From this share of units on that are saturated for every sample, a block counts as saturated."""
 

@@ -27,7 +27,7 @@ class Scorer:
         loss: that is trained; here always its mean.
         data: what the outputs mean.
         splits: the rows, by the name that stands before each score.
-        judged: the split whose scores are the result: "test", or "valid" where training rows were held out.
+        judged: which of them judges the run: the test split, or the rows that were held out.
     """
 
     learner: Learner
@@ -35,7 +35,7 @@ class Scorer:
     loss: TaskLoss
     data: Feeds
     splits: Mapping[str, Feed]
-    judged: str = "test"
+    judged: str
 
     def evaluate(self, scores: dict[str, metrics.Metric] | None = None) -> dict[str, float]:
         """Score all splits.

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from skipback.adversarial import adversarial
+from skipback.adversaries import adversarial
 from skipback.core.method import Direct, Method
 from skipback.core.records import Loss, Watch
 from skipback.lab.config import Run

@@ -26,12 +26,17 @@ from skipback.lab.data.pipeline import Feeds, feeds
 from skipback.lab.errors import LabError
 from skipback.lab.looking import Looks, measured, probe
 from skipback.lab.losses import LOSSES, TaskLoss
-from skipback.lab.moving import ROWS, Movement, cause
+from skipback.lab.moving import Movement, cause
+from skipback.lab.nets.bottleneck import published_blocks
 from skipback.lab.optimizers import schedule_of, update_of
 from skipback.lab.scoring import Scorer
+from skipback.lab.starts import Start
 from skipback.lab.stepping import Plain, Reduced, Step, step_of, told
 from skipback.lab.tasks import RULES, remembers
 from skipback.learner import Learner
+
+PROBE = 256
+"""Training samples that are looked at where no other number was asked for."""
 
 
 class Trainer:
@@ -67,8 +72,8 @@ class Trainer:
         self.optimizer = self.update.bind(self.learner)
         self.schedule = schedule_of(run, self.update)
         train_eval = {"train_eval": self.feed} if run.score_train else {}
-        about: dict[str, Any] = {"rules": self.rules, "loss": self.loss, "data": self.data}
-        self.scorer = Scorer(learner=self.learner, splits={**scored, **train_eval}, judged=self.judged, **about)
+        about: dict[str, Any] = {"judged": self.judged, "rules": self.rules, "loss": self.loss, "data": self.data}
+        self.scorer = Scorer(learner=self.learner, splits={**scored, **train_eval}, **about)
         self.probe = probe(run, {"train": self.feed, **scored}, memory=remembers(self.learner.record))
         self.counted, self.clean = (Counted(self.device, self.rules.rows) if self.rules.counts else None for _ in "01")
         self.reduced = Reduced(
@@ -125,17 +130,34 @@ class Trainer:
     def _learner(self) -> Learner:
         run, example = self.run, self.feed.first(2).inputs
         try:
-            net = self._net(tuple(example[0].shape[1:]))
+            net = self._net(tuple(example[0].shape[1:])).to(self.device)
             method = self.rules.fit(run.method, _method(run, self.loss, len(self.feed)), self.feed)
+            start, batch, of_output = self._start(), self.feed.first(run.batch_size), self.loss.of_output
+            start.before(net, batch, of_output)
             seed = _seed(run.feedback_seed, run)
-            learner = skipback.attach(net.to(self.device), method, example=example, seed=seed, show=None)
+            learner = skipback.attach(net, method, example, self._blocks(net), seed=seed, show=None)
             if zero_start.of_net(run):  # after it, so that feedback is a copy of the weights as drawn
-                self.start = zero_start.zero_start(run.method, learner, self.feed.first(ROWS), self.loss.of_output)
+                self.start = zero_start.zero_start(run.method, learner, self.feed.first(PROBE), of_output)
+            start.after(learner, batch, of_output)
             return learner
         except LabError:
             raise
         except (ValueError, RuntimeError) as error:  # the net does not fit the data, or the method not the net
             raise LabError(str(error)) from None
+
+    def _blocks(self, net: nn.Module) -> list[str] | str:
+        """Where the ports are: found by themselves, but for one published network."""
+        published = self.run.bottleneck is not None and self.run.bottleneck_form == "published"
+        return published_blocks(net) if published else "auto"
+
+    def _start(self) -> Start:
+        run, samples = self.run, len(self.feed)
+        plain = {"feedback": None, "signal": None, "anchor": None}  # of the run's own method
+
+        def other(name: str) -> Method:
+            return _method(run.model_copy(update={**plain, "method": name}), self.loss, samples)
+
+        return choices.start(run.start, other=other, seed=_seed(run.feedback_seed, run))
 
     def _net(self, shape: tuple[int, ...]) -> nn.Module:
         run, data = self.run, self.data
@@ -203,7 +225,7 @@ class Trainer:
         return sum(size * total.item() for size, total in sums.items()) / samples
 
     def evaluate(self, scores: dict[str, metrics.Metric] | None = None) -> dict[str, float]:
-        """Score the test split and what else the run scores, see `Scorer.evaluate`."""
+        """Score the split that judges and what else the run scores, see `Scorer.evaluate`."""
         return self.scorer.evaluate(scores)
 
     def scores(self) -> dict[str, float]:
@@ -247,9 +269,10 @@ class Trainer:
         if not epoch or moved is None:
             return {}
         steps = -(-len(self.feed) // self.run.batch_size)
-        first = (self.rows[-1]["epoch"] if self.rows else 0) * steps < 2 <= epoch * steps
+        before = self.rows[-1]["epoch"] if self.rows else epoch - 1
+        first = before * steps < 2 <= epoch * steps
         if first and not moved and not any(row.get("moved") for row in self.rows):
-            batch = self.feed.first(ROWS)
+            batch = self.feed.first(PROBE)
             why = cause(self.learner.eval(), batch.inputs, batch.t, self.loss.of_output, batch.ids)
             said = (
                 f"method {self.run.method!r}: nothing moved: no weight of a hidden block has changed in epoch {epoch}"
@@ -283,10 +306,10 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.restore(state["schedule"])
         self.rows, self.seconds, self.errors = state["rows"], state["seconds"], state.get("errors", [])
-        self.movement.begin()
         self.next = state.get("next", len(self.rows))  # version 0.1 had a row for each epoch
         if self.looks is not None:
             self.looks.steps, self.looks.records = state["looks"]
+        self.movement.begin()
         self.shuffle.set_state(state["random"]["shuffle"])
         torch.set_rng_state(state["random"]["torch"])
         if self.device.type == "cuda":

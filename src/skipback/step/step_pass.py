@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from skipback.core.blocks import Layout, Pass, Place
+from skipback.blocks import Layout, Pass, Place
 
 
 class StepPass(Pass):
@@ -20,7 +20,7 @@ class StepPass(Pass):
     """
 
     def __init__(self, net: nn.Module, layout: Layout, meet: Callable[[str, Tensor], None]) -> None:
-        super().__init__(net, ports=layout.ports)
+        super().__init__(net, ports=layout.ports, constants=layout.constants)
         self.layout, self.meet = layout, meet
         self.blocks = dict(zip(layout.sites, layout.first.blocks, strict=True))
 

@@ -11,7 +11,7 @@ from nets import C, gradients, logits, made, same
 from torch import nn
 
 import skipback as sb
-from skipback.core.blocks import units
+from skipback.blocks import units
 
 N = 8
 
@@ -584,3 +584,52 @@ def test_a_cell_that_joins_its_state_with_the_next_input_is_taught_at_its_own_ou
     F.cross_entropy(plain.out(h), t).backward()
     for name, g in gradients(learner.net).items():
         torch.testing.assert_close(g, gradients(plain)[name], rtol=1e-10, atol=1e-14)
+
+
+# -------------------------------------------------------------------------------------------------- frozen parameters
+
+SPEECH = ["conv1", "conv2", "layers.0", "layers.1", "head"]
+
+
+def given(found):
+    """Without the parameters that have no gradient."""
+    return {name: g for name, g in found.items() if g is not None}
+
+
+def speech_gradients(learner, x):
+    learner.zero_grad()
+    F.cross_entropy(learner.net(x), torch.arange(N) % C).backward()
+    return gradients(learner.net)
+
+
+def test_a_block_is_named_after_what_is_trained_in_it_and_keeps_its_name_when_more_is():
+    """What is drawn for a block at attach teaches it in every pass; nothing is drawn later."""
+    net, (x,) = made(lookalikes.Speech), lookalikes._sound(N)[0]
+    learner = sb.attach(net, sb.dfa(), example=x, show=None)
+    assert [s.block for s in learner.layout.segments] == SPEECH
+    state = {key: value.clone() for key, value in learner.state_dict().items()}
+    before = speech_gradients(learner, x)
+    net.embed_positions.requires_grad_(True)
+    after = speech_gradients(learner, x)
+    assert list(learner.feedback) == SPEECH[:-1]
+    assert learner.state_dict().keys() == state.keys()
+    assert same({name: after[name] for name in given(before)}, given(before))
+    net.conv2.requires_grad_(False)
+    alone = speech_gradients(learner, x)
+    assert alone["conv2.bias"] is None
+    assert list(learner.feedback) == SPEECH[:-1]
+    assert same(given(alone), {name: after[name] for name in given(alone)})
+    assert "embed_positions.weight" in given(alone)
+
+
+def test_the_feedback_of_a_block_with_frozen_positions_teaches_it():
+    net, (x,) = made(lookalikes.Speech), lookalikes._sound(N)[0]
+    learner = sb.attach(net, sb.dfa(), example=x, show=None)
+    y = net(x)
+    F.cross_entropy(y, torch.arange(N) % C).backward()
+    e = ((y.softmax(1) - F.one_hot(torch.arange(N) % C, C)) / N).detach()
+    taught = torch.einsum("nc,ctd->ntd", e, learner.feedback["conv2"])
+    plain = made(lookalikes.Speech)
+    h = F.gelu(plain.conv2(F.gelu(plain.conv1(x)).detach())).transpose(1, 2)
+    (expected,) = torch.autograd.grad(h, plain.conv2.weight, taught)
+    torch.testing.assert_close(net.conv2.weight.grad, expected)
