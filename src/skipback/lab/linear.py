@@ -145,7 +145,7 @@ def _point(k: int, cost: float, e: Tensor, learner: Learner) -> Point:
 
 def _along(a: Tensor, b: Tensor) -> float:
     """A . b / |b|; nan where b is 0."""
-    return (a @ b / b.norm()).item()
+    return float(a @ b / b.norm())
 
 
 def _weights(net: nn.Module) -> tuple[Tensor, Tensor]:
