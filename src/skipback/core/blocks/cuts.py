@@ -164,24 +164,31 @@ class Hook:
         return self.on_tree(self.place, output)
 
 
-def hook(net: nn.Module, places: Iterable[Place], on_tree: OnTree) -> list[RemovableHandle]:
-    """Have `on_tree` called at each place, whenever the network runs."""
+def hook(net: nn.Module, places: Iterable[Place], on_tree: OnTree, *, first: bool = False) -> list[RemovableHandle]:
+    """Have `on_tree` called at each place, whenever the network runs.
+
+    Args:
+        net: the network.
+        places: where.
+        on_tree: what is called.
+        first: before the hooks that modules have for their outputs, so that these see what flows on.
+    """
     handles = []
     for place in places:
         module, each = net.get_submodule(place.module), Hook(place, on_tree)
         if place.before:
             handles.append(module.register_forward_pre_hook(each.before, with_kwargs=True))
         else:
-            handles.append(module.register_forward_hook(each.after))
+            handles.append(module.register_forward_hook(each.after, prepend=first))
     return handles
 
 
 @contextlib.contextmanager
-def cutting(net: nn.Module, places: Iterable[Place], on_tree: OnTree) -> Iterator[None]:
-    """Inside, `on_tree` is called at each place."""
+def cutting(net: nn.Module, places: Iterable[Place], on_tree: OnTree, *, first: bool = False) -> Iterator[None]:
+    """Inside, `on_tree` is called at each place (see `hook`)."""
     handles: list[RemovableHandle] = []
     try:
-        handles += hook(net, places, on_tree)
+        handles += hook(net, places, on_tree, first=first)
         yield
     finally:
         for handle in handles:

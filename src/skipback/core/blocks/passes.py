@@ -318,7 +318,8 @@ class Cutter:
             if place.before:
                 self.handles.append(module.register_forward_pre_hook(each.before, with_kwargs=True))
             else:
-                self.handles.append(module.register_forward_hook(each.after))
+                # before other hooks: those that record hidden states must not keep what the cut has not detached
+                self.handles.append(module.register_forward_hook(each.after, prepend=True))
 
     def remove(self) -> None:
         """Take the hooks off."""
