@@ -19,6 +19,7 @@ from skipback.methods import TABLE
 
 if TYPE_CHECKING:
     from skipback import (
+        blocks,
         draws,
         estimate,
         init,
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
         transport,
         update,
     )
-    from skipback.core import blocks, feedback
+    from skipback.adversaries import adversarial
+    from skipback.advice import SkipbackWarning
+    from skipback.core import feedback
     from skipback.core.method import Direct, Exact, HeadOnly, Method, Paper
-    from skipback.core.records import SkipbackWarning
     from skipback.engine.capture.captured import captured
     from skipback.engine.capture.steps import Captured
     from skipback.engine.many.many import Many
@@ -86,7 +88,7 @@ find_old_names()
 _HOME = {
     **dict.fromkeys(("Direct", "Exact", "HeadOnly", "Method", "Paper"), "core.method"),
     **dict.fromkeys(("Anchored", "anchored"), "routes.anchored"),
-    "SkipbackWarning": "core.records",
+    "SkipbackWarning": "advice",
     "Learner": "learner",
     "attach": "learner",
     "Layerwise": "routes.layerwise",
@@ -97,6 +99,7 @@ _HOME = {
     "stages": "engine.stages",
     "Wavefront": "engine.wave.wavefront",
     "wavefront": "engine.wave.wavefront",
+    "adversarial": "adversaries",
     "alignment": "measure.alignment",
     "audit": "measure.audit",
     "feedback_alignment": "measure.feedback",
@@ -110,8 +113,8 @@ _HOME = {
     **{name: f"methods.{name}" for name in TABLE},
 }
 _MODULES = {
-    **{"blocks": "core.blocks", "feedback": "core.feedback"},
-    **{name: name for name in ("draws", "estimate", "init", "measure", "memory", "methods", "precision")},
+    "feedback": "core.feedback",
+    **{name: name for name in ("blocks", "draws", "estimate", "init", "measure", "memory", "methods", "precision")},
     **{name: name for name in ("signals", "structures", "transport", "update")},
 }
 
@@ -129,6 +132,7 @@ __all__ = [
     "Perturbed",
     "SkipbackWarning",
     "Wavefront",
+    "adversarial",
     "alignment",
     "anchored",
     "attach",
@@ -190,7 +194,8 @@ __all__ = sorted({*__all__, *TABLE})  # a method is public by its line in the ta
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(importlib.import_module(f"skipback.{_HOME[name]}"), name)
+        found = globals()[name] = getattr(importlib.import_module(f"skipback.{_HOME[name]}"), name)
+        return found
     if name in _MODULES:
         return importlib.import_module(f"skipback.{_MODULES[name]}")
     if f"skipback.{name}" in MOVED:

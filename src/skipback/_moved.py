@@ -11,10 +11,12 @@ import warnings
 from collections.abc import Sequence
 
 MOVED = {
-    "skipback.core.records": "skipback.core.records",
+    "skipback.types": "skipback.core.records",
     "skipback.feedback": "skipback.core.feedback",
     "skipback.method": "skipback.core.method",
-    "skipback.blocks": "skipback.core.blocks",
+    "skipback.core.blocks": "skipback.blocks",
+    "skipback.core.outputs": "skipback.blocks.outputs",
+    "skipback.core.rows": "skipback.blocks.rows",
 }
 
 
@@ -32,7 +34,8 @@ class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         new = MOVED[spec.name]
         warnings.warn(f"{spec.name} has moved: import {new}", DeprecationWarning, stacklevel=2)
         module = types.ModuleType(spec.name)
-        module.__dict__.update(vars(importlib.import_module(new)))
+        names = vars(importlib.import_module(new))
+        module.__dict__.update({name: value for name, value in names.items() if name != "__path__"})
         return module
 
     def exec_module(self, module: types.ModuleType) -> None:

@@ -7,6 +7,7 @@ the F3 code (Flügel et al., arXiv 2304.13372; its "initialisation methods").
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from dataclasses import dataclass
@@ -28,6 +29,16 @@ class Draw(Protocol):
     def __call__(self, C: int, D: int, generator: Generator) -> Tensor:
         """Return B of shape (C, D), float32, on the CPU."""
         ...
+
+
+def seeded(*parts: object, device: torch.device | str = "cpu") -> Generator:
+    """A generator for a purpose and a seed.
+
+    Not the stream of `torch.manual_seed(seed)`: a network that was initialised from the same seed would get feedback
+    equal to its weights. The seed is a hash, as torch's CPU generator uses the lower 32 bits of a seed only.
+    """
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=7).digest()
+    return Generator(device).manual_seed(int.from_bytes(digest))
 
 
 def _uniform(C: int, D: int, bound: float, generator: Generator) -> Tensor:

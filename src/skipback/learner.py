@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from skipback.core.learner import Forward, TaughtNetwork
+from skipback.core.learner import Forward
 from skipback.core.method import Method
 from skipback.core.records import BatchContext, Loss, Watch
 from skipback.core.route import ROUTES, CutRoute
+from skipback.observed import ObservedNetwork
 from skipback.precision import Precision, checked
 from skipback.step.by_backward import CompiledLearner, step_by_backward
 from skipback.step.checks import shared
@@ -21,13 +23,13 @@ from skipback.step.stepper import Stepper
 from skipback.update import Update, check_update
 
 
-class Learner(TaughtNetwork):
+class Learner(ObservedNetwork):
     """A network with a method attached, as `attach` returns it: for your own loop, or `step` by `step`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._stepper: Stepper | None = None
-        self._compiled = CompiledLearner()
+        self._compiled: CompiledLearner | None = None
 
     def step(
         self,
@@ -91,6 +93,8 @@ class Learner(TaughtNetwork):
         how, stepper = None if compile is False else compiler(compile), self._stepper or self._block_by_block()
         if stepper is not None and not self.gate.plain and stepper.fits(args) and (how is None or stepper.chain):
             return stepper(args, t, loss, update, context, how, watch)
+        if self._compiled is None:
+            self._compiled = CompiledLearner()
         return step_by_backward(self, self._compiled.get(self, how), args, t, loss, update, context, watch)
 
     def _block_by_block(self) -> Stepper | None:
@@ -101,6 +105,12 @@ class Learner(TaughtNetwork):
         if layout.returned == 1 and not shared(layout):
             self._stepper = Stepper(self.net, route)
         return self._stepper
+
+    @property
+    def star(self) -> Any:
+        """The old name of `direct`."""
+        warnings.warn("learner.star is learner.direct now", DeprecationWarning, stacklevel=2)
+        return self.direct
 
 
 def attach(

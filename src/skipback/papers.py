@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
-from skipback.core.method import Paper
+import unicodedata
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Where a method comes from.
+
+    Attributes:
+        letter: tells a paper from an earlier one here of the same first author and year, as in launay2020b.
+    """
+
+    title: str
+    authors: str
+    year: int
+    venue: str
+    url: str
+    letter: str = ""
+
+    @property
+    def key(self) -> str:
+        """The citation key in plain ASCII, e.g. nokland2016. No two papers of the library share one."""
+        last_name = self.authors.split(",")[0].split()[-1].lower().replace("ø", "o")
+        name = unicodedata.normalize("NFKD", last_name).encode("ascii", "ignore").decode()
+        return f"{name}{self.year}{self.letter}"
+
 
 FRENKEL_2021 = Paper(
     title="Learning Without Feedback: Fixed Random Learning Signals Allow for Feedforward Training "

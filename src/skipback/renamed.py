@@ -27,3 +27,14 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(sys.modules[module], names[name])
 
     return find
+
+
+def of_version_0_1(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A learner's state of version 0.1, under today's names: feedback was "star.", the count of anchors "anchor."."""
+    if not any(key.startswith(("star.", "anchor.")) for key in state):
+        return state
+    route = "route.inner." if "anchor.passes" in state else "route."
+    old = {"star.": route, "anchor.": "route.", "route.": route}
+    return {
+        next((new + k[len(was) :] for was, new in old.items() if k.startswith(was)), k): v for k, v in state.items()
+    }

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from skipback.distributed import rank
-
-
-def seeded(*parts: object, device: torch.device | str = "cpu") -> Generator:
-    """A generator for a purpose and a seed.
-
-    Not the stream of `torch.manual_seed(seed)`: a network that was initialised from the same seed would get feedback
-    equal to its weights. The seed is a hash, as torch's CPU generator uses the lower 32 bits of a seed only.
-    """
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=7).digest()
-    return Generator(device).manual_seed(int.from_bytes(digest))
-
+from skipback.draws import seeded
 
 COMPILED = (
     "random directions are drawn outside of compiled graphs: compile without fullgraph=True, which leaves a gap in the "

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from typing_extensions import override
 
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import Feedback, FeedbackTensors, Fixed, ForwardPasses, Lesson, Matrix, Sees, projected
 from skipback.core.per_port import PerPort as PerPort
-from skipback.core.records import PortSpec
 from skipback.draws import Draw, Gaussian, Uniform
 
 

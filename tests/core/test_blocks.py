@@ -11,7 +11,7 @@ from nets import FLAT, IMAGE, C, batch, gradients, logits, made, same
 from torch import nn
 
 import skipback as sb
-from skipback.core.blocks import map_tensors, tensors, units
+from skipback.blocks import map_tensors, tensors, units
 from skipback.learner import Learner
 
 

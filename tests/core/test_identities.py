@@ -17,7 +17,7 @@ from torch.func import jacrev
 
 import skipback as sb
 from skipback import signals
-from skipback.core.blocks import behind
+from skipback.blocks import behind
 from skipback.core.method import Direct
 from skipback.core.records import Needs, SignalInputs
 from skipback.estimate import Space

@@ -9,10 +9,11 @@ import sys
 import pytest
 import torch
 
-from skipback.lab import checkpoint
+from skipback.lab import checkpoint, train
 from skipback.lab.cli import main
 from skipback.lab.errors import LabError
 from skipback.lab.records import atomic_write
+from skipback.learner import Learner
 
 RUN = "train digits --width 32 --depth 2 --epochs 6 --lr 1e-3".split()
 EPOCH = 29
@@ -42,6 +43,21 @@ def start(*argv, steps, stop):
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+def interrupted(argv, steps, monkeypatch):
+    """The same in this process, by what SIGINT raises in it: no second start of an interpreter."""
+    left, plain = iter(range(steps, -1, -1)), Learner.step
+
+    def step(*args, **options):
+        if next(left, None) == 0:
+            raise KeyboardInterrupt
+        return plain(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "SAVE_EVERY", 0)
+        patch.setattr(Learner, "step", step)
+        assert main(argv) == 130
+
+
 def bits(folder):
     """Everything that decides the result: the final state, and the metrics without the clock."""
     state = checkpoint.load(folder / "checkpoint.safetensors")
@@ -62,15 +78,19 @@ def same(a, b):
     return a == b
 
 
-AGAIN = pytest.param("f3", signal.SIGINT, marks=pytest.mark.slow)  # f3's state and SIGINT are in one of the others each
+STOPPED = (EPOCH + 7, EPOCH // 2, 2 * EPOCH - 1)
+"""In the second epoch, in the second again, in the third."""
+AGAIN = pytest.param("f3", signal.SIGINT, STOPPED, marks=pytest.mark.slow)  # each is in one of the others
 
 
-@pytest.mark.parametrize(("method", "stop"), [("f3", signal.SIGKILL), ("dfa", signal.SIGINT), AGAIN])
-def test_interrupted_runs_resume_to_the_same_bits(tmp_path, capsys, method, stop):
+@pytest.mark.parametrize(
+    ("method", "stop", "stopped"), [("f3", signal.SIGKILL, STOPPED), ("dfa", signal.SIGINT, STOPPED[:1]), AGAIN]
+)
+def test_interrupted_runs_resume_to_the_same_bits(tmp_path, capsys, method, stop, stopped):
     argv = [*RUN, "--method", method]
     assert main([*argv, "--out", str(tmp_path / "whole")]) == 0
     folder = tmp_path / "broken" / f"{method}-seed1"
-    for steps in (EPOCH + 7, EPOCH // 2, 2 * EPOCH - 1):  # in the second epoch, in the second again, in the third
+    for steps in stopped:
         process = start(*argv, "--out", tmp_path / "broken", steps=steps, stop=stop)
         _, err = process.communicate(timeout=120)
         assert process.returncode == (130 if stop == signal.SIGINT else -stop)
@@ -81,15 +101,14 @@ def test_interrupted_runs_resume_to_the_same_bits(tmp_path, capsys, method, stop
     assert same(bits(tmp_path / "whole" / folder.name), bits(folder))
 
 
-def test_a_comparison_goes_on_where_it_was_interrupted(tmp_path, capsys):
-    argv = "compare digits --methods bp,f3 --seeds 2 --epochs 3 --width 32 --depth 1 --out".split()
-    process = start(*argv, tmp_path, steps=4 * EPOCH, stop=signal.SIGINT)  # in the second run
-    process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert not (tmp_path / "bp-seed2" / "summary.json").exists()
-    done = (tmp_path / "bp-seed1" / "summary.json").stat().st_mtime_ns
-    assert main([*argv, str(tmp_path)]) == 0
-    assert (tmp_path / "bp-seed1" / "summary.json").stat().st_mtime_ns == done
+def test_a_comparison_goes_on_where_it_was_interrupted(tmp_path, capsys, monkeypatch):
+    argv = ["compare", "digits", *"--methods f3,dfa --epochs 3 --width 32 --depth 1 --out".split(), str(tmp_path)]
+    interrupted(argv, 4 * EPOCH, monkeypatch)  # in the second run
+    assert not (tmp_path / "dfa-seed1" / "summary.json").exists()
+    done = (tmp_path / "f3-seed1" / "summary.json").stat().st_mtime_ns
+    assert main(argv) == 0
+    assert (tmp_path / "f3-seed1" / "summary.json").stat().st_mtime_ns == done
+    assert (tmp_path / "dfa-seed1" / "summary.json").exists()
     assert (tmp_path / "report.html").exists()
 
 
@@ -132,8 +151,8 @@ def test_checkpoints_keep_every_type_and_bit(tmp_path):
     assert same(checkpoint.load(tmp_path / "c"), state)
 
 
-def test_a_damaged_checkpoint_ends_with_one_line(tmp_path, capsys):
-    start(*RUN, "--out", tmp_path, steps=EPOCH, stop=signal.SIGKILL).communicate(timeout=120)
+def test_a_damaged_checkpoint_ends_with_one_line(tmp_path, capsys, monkeypatch):
+    interrupted([*RUN, "--out", str(tmp_path)], EPOCH, monkeypatch)
     folder = tmp_path / "dfa-seed1"
     (folder / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
     assert main([*RUN, "--out", str(tmp_path)]) == 2

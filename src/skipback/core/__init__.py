@@ -1,1 +1,1 @@
-"""The idea, in one sitting. Read records, method, signals, feedback, broadcast, direct, learner, then blocks."""
+"""The idea, in one sitting. Read records, signals, feedback, method, broadcast, route, direct, learner."""

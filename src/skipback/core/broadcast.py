@@ -18,20 +18,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skipback.blocks.rows import PER_SAMPLE, Columns, output_rows
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import FeedbackTensors, Lesson, Sees
 from skipback.core.method import Direct
-from skipback.core.records import BatchContext, Needs, PortSpec, SignalInputs
-from skipback.core.rows import PER_SAMPLE, output_rows
+from skipback.core.records import BatchContext, Needs, SignalInputs
 
 OnError = Callable[..., None]
 """Called with the output (detached), the error, the batch context, and the node that made the output."""
-Columns = tuple[tuple[tuple[int, int], ...], ...]
-"""For each group of columns that a port's feedback has, the columns of the signal that are summed into it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Plan:
-    """What the broadcast knows, beside tensors.
+    """One way through the network, as it is taught: what the broadcast knows, beside tensors.
 
     Attributes:
         method: the signal and the feedback.
@@ -40,12 +39,8 @@ class Plan:
         indices: for each port, the indices of its feedback tensors in the flat list passed to `Broadcast.apply`. A
             tensor shared by several ports appears in that list once.
         columns: for each port, which columns of the signal teach it, where there are several outputs; else `None`.
-        by_activity: the feedback sees the port.
-        by_relay: the feedback sees relayed tangents.
-        by_output: the signal sees the output.
-        scales: the signal grows with what the loss is multiplied with.
-        plain: each port has one row per sample, so that shapes follow from that of the error.
-        one_each: each port has one tensor of its own.
+        picks: the numbers of the ports among the tensors that a pass meets; `None` where those are all ports.
+        fitted: shapes of the output and the ports that were found to fit.
     """
 
     method: Direct
@@ -53,24 +48,16 @@ class Plan:
     names: tuple[str, ...]
     indices: tuple[tuple[int, ...], ...]
     columns: tuple[Columns | None, ...]
-    by_activity: bool = field(init=False)
-    by_relay: bool = field(init=False)
-    by_output: bool = field(init=False)
-    scales: bool = field(init=False)
-    plain: bool = field(init=False)
-    one_each: bool = field(init=False)
+    picks: tuple[int, ...] | None = None
+    fitted: set[Any] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        sees, needs = self.method.feedback.sees, self.method.signal.needs
-        traits = {
-            "by_activity": Sees.ACTIVITY in sees,
-            "by_relay": Sees.RELAY in sees,
-            "by_output": Needs.OUTPUT in needs,
-            "plain": all(spec.rows is PER_SAMPLE for spec in self.ports),
-            "one_each": self.indices == tuple((k,) for k in range(len(self.indices))),
-            "scales": self.method.signal.scales,
-        }
-        vars(self).update(traits)  # it is frozen
+        sees, signal = self.method.feedback.sees, self.method.signal
+        # asked at every step, and a flag takes as long to ask as a small product
+        self.by_activity, self.by_relay = Sees.ACTIVITY in sees, Sees.RELAY in sees
+        self.by_output, self.scales = Needs.OUTPUT in signal.needs, signal.scales
+        self.plain = all(spec.rows is PER_SAMPLE for spec in self.ports)  # then shapes follow from that of the error
+        self.one_each = self.indices == tuple((k,) for k in range(len(self.indices)))
 
     def lesson(
         self, k: int, signal: Tensor, output: Sequence[int], port: Sequence[int], h: Tensor | None, ahead: Tensor | None
@@ -160,7 +147,7 @@ def _unscaled(lesson: Lesson, context: BatchContext, dtype: torch.dtype | None =
 
 
 class Broadcast(torch.autograd.Function):
-    """See the module's docstring. Call `broadcast`, not this."""
+    """See the module's docstring. `apply` returns y, connected so that its gradient is broadcast to the ports."""
 
     @staticmethod
     def forward(
@@ -173,7 +160,19 @@ class Broadcast(torch.autograd.Function):
         target: Tensor | None,
         *rest: Tensor | None,
     ) -> Tensor:
-        """Pass y on, and save what backward needs: the signal if known, the target, feedback, and what it sees."""
+        """Pass y on, and save what backward needs.
+
+        Args:
+            ctx: of autograd.
+            plan: the method, and the ports of this pass.
+            context: its scale multiplies signals and feedback gradients that cannot see what multiplies the loss.
+            first: is shown the output and the error that arrives at it, where nobody has looked yet.
+            y: the network's output (N, ...).
+            known: the signal (R, C), where it is known by now; `None` where it needs the gradient.
+            target: the target (R, C), for signals that need it together with the gradient.
+            rest: the attached outputs of the blocks; for each of them what forward mode found before this pass, or
+                `None`; then the tensors of their feedback, in the plan's order.
+        """
         count = len(plan.ports)
         ports, ahead, parts = rest[:count], rest[count : 2 * count], rest[2 * count :]
         output = y.detach() if plan.by_output and known is None else None
@@ -251,33 +250,3 @@ def where_error(method: Direct, known: Tensor, e: Tensor) -> Tensor:
     if not method.signal.means:
         return known * kept
     return known * (kept * (len(kept) / kept.sum().clamp_min(1).to(known.dtype)))
-
-
-def broadcast(
-    plan: Plan,
-    y: Tensor,
-    *,
-    known: Tensor | None,
-    target: Tensor | None,
-    context: BatchContext,
-    ports: Sequence[Tensor],
-    parts: Sequence[Tensor],
-    ahead: Sequence[Tensor] = (),
-    first: OnError | None = None,
-) -> Tensor:
-    """Return y, connected so that its gradient is broadcast to the ports.
-
-    Args:
-        plan: the method, and its ports.
-        y: the network's output (N, ...).
-        known: the signal (R, C), where it is known by now; `None` where it needs the gradient.
-        target: the target (R, C), for signals that need it together with the gradient.
-        context: its scale multiplies signals and feedback gradients that cannot see what the loss is multiplied with.
-        ports: the attached outputs of the blocks.
-        parts: the tensors of their feedback, in the plan's order.
-        ahead: what forward mode found for each port before this pass, for feedback that looks at it.
-        first: is shown the output and the error that arrives at it, where nobody has looked yet.
-    """
-    seen: Sequence[Tensor | None] = ahead or [None] * len(ports)
-    result: Tensor = Broadcast.apply(plan, context, first, y, known, target, *ports, *seen, *parts)  # type: ignore[no-untyped-call]
-    return result

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -11,46 +11,23 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from skipback.core.advice import advise_error, advise_targets, check_port, no_context, refuse_untaught
-from skipback.core.blocks import Pass, first_tensor, in_backward, packed
-from skipback.core.broadcast import Columns, Plan, broadcast, teaching, where_error
+from skipback.advice import advise, advise_error, no_context, one_signed_columns, refuse_untaught
+from skipback.blocks import Pass, first_tensor, in_backward, packed
+from skipback.blocks.outputs import Outputs
+from skipback.blocks.rows import columns, grouped, joined_shape, output_rows, row_width
+from skipback.blocks.specs import PortSpec, input_batch, is_time_first, spec_of, specs
+from skipback.core.broadcast import Broadcast, Plan, where_error
 from skipback.core.feedback import FeedbackTensors, ForwardPasses, Sees
 from skipback.core.method import Direct
-from skipback.core.outputs import Outputs, column_spans, joined_shape
 from skipback.core.per_port import PerPort
-from skipback.core.records import (
-    NO_CONTEXT,
-    BatchContext,
-    Needs,
-    PortSpec,
-    SignalInputs,
-    as_matrix,
-    target_of,
-)
+from skipback.core.records import BatchContext, Needs, SignalInputs
 from skipback.core.route import Call, CutRoute, Site, ports_of
-from skipback.core.rows import output_rows, row_width
-from skipback.core.specs import input_batch, is_time_first, spec_of, specs
+from skipback.draws import seeded
 from skipback.memory import Memory
-from skipback.streams import Stream, seeded
+from skipback.streams import Stream
+from skipback.targets import as_matrix, masked, matrix_of
 
 SHAPE, VERSION = attrgetter("shape"), attrgetter("_version")
-
-
-@dataclass(eq=False)
-class Way:
-    """One way through the network, as it is taught.
-
-    Attributes:
-        plan: the ports of its passes.
-        picks: their numbers among the tensors that a pass meets.
-        whole: whether those are all.
-        fitted: shapes of the output and the ports that were found to fit.
-    """
-
-    plan: Plan
-    picks: tuple[int, ...]
-    whole: bool
-    fitted: set[Any] = field(default_factory=set)
 
 
 class DirectRoute(CutRoute, runs=(Direct,)):
@@ -72,11 +49,11 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self.direct, self.seed, self.like = method, site.seed, (next(site.net.parameters()),)
         needs, sees = method.signal.needs, method.feedback.sees
         # asked at every step, and a flag takes as long to ask as a small product
-        self.early_known, self.by_ids, self.by_target = needs.early, Needs.IDS in needs, Needs.TARGET in needs
+        self.by_ids, self.by_target = Needs.IDS in needs, Needs.TARGET in needs
         self.by_gradient, self.by_activity = Needs.GRADIENT in needs, Sees.ACTIVITY in sees
+        self.early_known = not self.by_gradient and Needs.OUTPUT not in needs
         self.looks_ahead = bool(sees & (Sees.JACOBIAN | Sees.RELAY))
         self.learns = method.feedback.learns
-        self.means = method.signal.means
         self.targets_seen = self.error_seen = False
         shapes = list(site.layout.outputs.values())
         if len(shapes) > 1 and self.by_target:
@@ -87,14 +64,15 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         self.width = row_width(self.shape)
         self.ports: dict[str, PortSpec] = {}
         self.names: dict[str, list[str]] = {}
-        self.ways: dict[Any, Way] = {}
+        self.plans: dict[Any, Plan] = {}
         self.whole: Plan | None = None
-        found = specs(site.net, site.layout, self.shape, self.grouped(self.shape), method.feedback, site.look)
+        fitted, shared = grouped(site.layout, self.shape), method.feedback.shares_positions
+        found = specs(site.net, site.layout, self.shape, fitted, shared, site.look)
         if isinstance(method.feedback, PerPort):
             method.feedback.check(found)
         self._fill(found, method.feedback.init(found, seeded("direct feedback", site.seed)))
         self.stream = Stream(site.seed) if Sees.JACOBIAN in sees else None
-        self.memory = method.signal.memory(torch.Size(self.shape[1:]).numel())
+        self.memory = method.signal.memory(torch.Size(self.shape[1:]).numel()) if self.by_ids else None
         self.input_batch = 0
         if self.memory is not None:
             self.memory.to(self.like[0].device)
@@ -121,11 +99,6 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             self.register_parameter(name, nn.Parameter(part))
         else:
             self.register_buffer(name, part)
-
-    @property
-    def _held(self) -> Any:
-        held = self._parameters if self.learns else self._buffers  # getattr takes twice as long
-        return held
 
     def parts_of(self, block: str) -> FeedbackTensors:
         """The tensors of one block's feedback."""
@@ -224,56 +197,50 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             key = run.fingerprint((y,))
         else:  # the same; written out, as it is asked at every pass
             key = (*run.calls, *run.marks, -1 if y.grad_fn is None else y.grad_fn._sequence_nr() - run.first)
-        way = self.ways.get(key) or self._way(key, output, run)
-        if not way.picks:  # all hidden blocks are frozen
+        plan = self.plans.get(key) or self._plan(key, output, run)
+        if not plan.ports:  # all hidden blocks are frozen
             self.remember(y, context)
             return y
-        held: Any = self._parameters if self.gate.learns else self._buffers
-        parts = list(map(held.__getitem__, way.plan.names))
+        held: Any = self._parameters if self.learns else self._buffers
+        parts = list(map(held.__getitem__, plan.names))
         if parts and parts[0].device != y.device:
             self.follow(y.device)
-            parts = list(map(held.__getitem__, way.plan.names))
-        ports = run.tensors if way.whole else [run.tensors[i] for i in way.picks]
+            parts = list(map(held.__getitem__, plan.names))
+        ports = run.tensors if plan.picks is None else [run.tensors[i] for i in plan.picks]
         if compiling:  # which knows no attrgetter
-            self._check_ports(way, run, y)
-        elif (y.shape, *map(SHAPE, ports)) not in way.fitted or list(map(VERSION, run.tensors)) != run.versions:
-            self._check_ports(way, run, y)
-            way.fitted.add((y.shape, *map(SHAPE, ports)))
+            self._check_ports(plan, run, y)
+        elif (y.shape, *map(SHAPE, ports)) not in plan.fitted or list(map(VERSION, run.tensors)) != run.versions:
+            self._check_ports(plan, run, y)
+            plan.fitted.add((y.shape, *map(SHAPE, ports)))
         known, target = self._known(y, ports[0], context) if self.by_target else (None, None)
-        return broadcast(
-            way.plan,
-            y,
-            known=known,
-            target=target,
-            context=context,
-            ports=ports,
-            parts=parts,
-            ahead=_in_order(ahead, way.plan) if ahead else (),
-            first=None if compiling or self.error_seen else self.look,
-        )
+        seen = _in_order(ahead, plan) if ahead else [None] * len(ports)
+        first = None if compiling or self.error_seen else self.look
+        result: Tensor = Broadcast.apply(plan, context, first, y, known, target, *ports, *seen, *parts)  # type: ignore[no-untyped-call]
+        return result
 
-    def _way(self, key: Any, output: Any, run: Pass) -> Way:
-        """Read a pass that takes a new way through the network."""
+    def _plan(self, key: Any, output: Any, run: Pass) -> Plan:
+        """The plan of a pass that takes a new way through the network."""
         path = self.path(output, run, key)
         met = ports_of(run, path)
         for block, one in met:
             if block not in self.ports:
                 self._add(block, one.tensor)
         leads = [lead for block, lead in zip(path.blocks, path.leads, strict=True) if block is not None]
-        plan = self.plan([block for block, _ in met], leads)
-        picks = tuple(k for k, block in enumerate(path.blocks) if block is not None)
-        way = self.ways[key] = Way(plan, picks, whole=len(picks) == len(path.blocks))
-        return way
+        plan = self.plans[key] = self.plan([block for block, _ in met], leads)
+        if len(met) < len(run.met):
+            plan.picks = tuple(k for k, block in enumerate(path.blocks) if block is not None)
+        return plan
 
-    def _check_ports(self, way: Way, run: Pass, y: Tensor) -> None:
-        for spec, k in zip(way.plan.ports, way.picks, strict=True):
-            check_port(spec, run.tensors[k], run.versions[k], self.grouped(y.shape))
+    def _check_ports(self, plan: Plan, run: Pass, y: Tensor) -> None:
+        output = grouped(self.layout, y.shape)
+        for spec, k in zip(plan.ports, plan.picks or range(len(run.tensors)), strict=True):
+            spec.check(run.tensors[k], run.versions[k], output)
 
     def look(self, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
-        """RunChanged at the first error that arrives."""
+        """Look at the first error that arrives (see `advise_error`)."""
         if not self.error_seen:
-            self.error_seen = True
-            advise_error(self.direct, y, e, context, node)
+            self.error_seen, seen = True, self.direct.signal.scales and not self.learns
+            advise_error(y, e, node, scale=context.scale, by_gradient=self.by_gradient, sees_scale=seen)
 
     def plan(self, blocks: Sequence[str], leads: Sequence[frozenset[str] | None]) -> Plan:
         """What the broadcast must know of a pass that met these ports, each of which leads to these outputs."""
@@ -283,7 +250,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             ports=tuple(self.ports[block] for block in blocks),
             names=tuple(order),
             indices=tuple(tuple(order.index(name) for name in self.names[block]) for block in blocks),
-            columns=tuple(self._columns(lead) for lead in leads),
+            columns=tuple(columns(self.layout, lead) for lead in leads),
         )
 
     def whole_plan(self) -> Plan:
@@ -292,29 +259,6 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             lead = dict(zip(self.layout.first.blocks, self.layout.first.leads, strict=True))
             self.whole = self.plan(self.blocks, [lead.get(block) for block in self.blocks])
         return self.whole
-
-    def grouped(self, output: Sequence[int]) -> tuple[int, ...]:
-        """The shape of the joined output, with one set of columns for all outputs of one head."""
-        layout = self.layout
-        if len(layout.groups) == len(layout.outputs):
-            return tuple(output)
-        one_of_each = joined_shape([layout.outputs[group[0]] for group in layout.groups])
-        one_of_each = one_of_each if len(one_of_each) > 1 else (*one_of_each, 1)  # of vectors (N,) that were joined
-        return tuple(b if a != b else c for a, b, c in zip(self.shape, one_of_each, output, strict=True))
-
-    def _columns(self, lead: frozenset[str] | None) -> Columns | None:
-        """The columns of the signal that teach a port which leads to these outputs; `None` for all of them.
-
-        Outputs of one head share their columns, so that a block which is called once for each is taught alike.
-        """
-        groups = self.layout.groups
-        if lead is None or (len(lead) == len(self.layout.outputs) and len(groups) == len(lead)):
-            return None
-        span = dict(zip(self.layout.outputs, column_spans(list(self.layout.outputs.values())), strict=True))
-        return tuple(
-            tuple(span[name] for name in group if name in lead) or ((-1, span[group[0]][1] - span[group[0]][0]),)
-            for group in groups
-        )
 
     def _add(self, block: str, port: Tensor) -> None:
         """Draw the feedback of a block that the pass which found the blocks did not run.
@@ -328,24 +272,21 @@ class DirectRoute(CutRoute, runs=(Direct,)):
                 f"block {block!r} did not run in the pass that found the blocks, so its feedback is unknown to the "
                 "optimizer: attach with an example, and in a mode, in which all layers run (such as net.eval())"
             )
-        spec = spec_of(block, port.shape, self.grouped(self.shape), self.like[0], feedback)
+        output = grouped(self.layout, self.shape)
+        spec = spec_of(block, port.shape, output, self.like[0], feedback.shares_positions)
         self._fill([spec], feedback.init([spec], seeded("direct feedback", self.seed, block)))
 
     # ---------------------------------------------------------------------------------------------- the signal
 
     def _known(self, y: Tensor, port: Tensor, context: BatchContext) -> tuple[Tensor | None, Tensor | None]:
         """The signal if it is known by now, and the target for signals that need it together with the gradient."""
-        if not self.by_target:
-            return None, None
         rows = output_rows(y.detach())
         if context.target is None or (self.by_ids and context.ids is None):
             if self.net.training:
-                raise ValueError(no_context(self.direct))
+                raise ValueError(no_context(type(self.direct.signal).__name__, self.by_ids))
             port.register_hook(refuse_untaught)  # evaluation is free; training by it would silently be something else
             return torch.zeros_like(rows), None
-        target, mask = target_of(context, rows.shape, rows.dtype, rows.device)
-        if not self.targets_seen:
-            self._advise(target)
+        target, mask = self._target(context, rows.shape, rows.dtype, rows.device)
         if self.by_gradient:
             return None, target
         signal = self.signal_of(None, rows, target, mask, context.ids)
@@ -355,26 +296,26 @@ class DirectRoute(CutRoute, runs=(Direct,)):
 
     def early(self, context: BatchContext) -> tuple[Tensor, Tensor]:
         """The signal of a pass that has not begun, and the target as a matrix. For early signals only."""
-        t, ids, width = context.target, context.ids, self.width
+        t, ids = context.target, context.ids
         if t is None or (self.by_ids and ids is None):
-            raise ValueError(no_context(self.direct))
-        each = t.shape[1:].numel() == 1 or t.dim() == len(self.shape) - 1
-        indices = not t.is_floating_point() and width > 1 and each
+            raise ValueError(no_context(type(self.direct.signal).__name__, self.by_ids))
+        width, each = self.width, t.shape[1:].numel() == 1 or t.dim() == len(self.shape) - 1
+        indices = each and width > 1 and not t.is_floating_point()
         count = t.numel() if indices else len(t) if t.numel() % width else t.numel() // width
-        target, mask = target_of(context, (count, width), self.dtype, t.device)
-        if not self.targets_seen:
-            self._advise(target)
+        target, mask = self._target(context, (count, width), self.dtype, t.device)
         return self.signal_of(None, None, target, mask, ids), target
 
-    def output_shape(self, target: Tensor, context: BatchContext) -> tuple[int, ...]:
-        """The shape that the output of a pass will have, from its target as a matrix (R, C)."""
-        rows, width, t = *target.shape, context.target
-        assert t is not None
-        if len(self.shape) < 3:
-            return rows, width
-        if len(self.shape) == 3:
-            return len(t), rows // max(len(t), 1), width
-        return len(t), width, *(t.shape[1:] if t.dim() == len(self.shape) - 1 else t.shape[2:])
+    def _target(
+        self, context: BatchContext, shape: Sequence[int], dtype: torch.dtype, device: torch.device
+    ) -> tuple[Tensor, Tensor | None]:
+        """The target of a batch as a matrix (R, C), and which of its rows are taught (R, 1); `None` for all."""
+        assert context.target is not None
+        target, mask = matrix_of(context.target, shape, dtype, device)
+        if context.mask is not None:
+            mask = masked(target, mask, context.mask)
+        if not self.targets_seen:
+            self.advise(target)
+        return target, mask
 
     def signal_of(
         self, e: Tensor | None, rows: Tensor | None, target: Tensor | None, mask: Tensor | None, ids: Tensor | None
@@ -389,7 +330,7 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         signal = self.direct.signal(SignalInputs(gradient=e, output=rows, target=target, memory=stored))
         if mask is None or e is not None:
             return signal
-        if not self.means or rows is not None:  # after the pass, the error says how many are left
+        if not self.direct.signal.means or rows is not None:  # after the pass, the error says how many are left
             return signal * mask
         return signal * (mask * (len(mask) / mask.sum().clamp_min(1).to(signal.dtype)))
 
@@ -399,9 +340,10 @@ class DirectRoute(CutRoute, runs=(Direct,)):
         if self.by_target and context.target is not None:
             target = as_matrix(context.target, rows)
             if not self.targets_seen:
-                self._advise(target)
-        signal = self.signal_of(error if self.by_gradient else None, rows, target, None, None)
-        return signal if self.by_gradient else where_error(self.direct, signal, error)
+                self.advise(target)
+        if self.by_gradient:
+            return self.signal_of(error, rows, target, None, None)
+        return where_error(self.direct, self.signal_of(None, rows, target, None, None), error)
 
     def remember(self, y: Tensor, context: BatchContext, target: Tensor | None = None) -> None:
         """Write this batch's errors to the memory although another signal (an anchor pass, `step`) did the teaching."""
@@ -409,39 +351,16 @@ class DirectRoute(CutRoute, runs=(Direct,)):
             rows = output_rows(y.detach())
             self.memory.write(context.ids, rows, as_matrix(context.target, rows) if target is None else target)
 
-    def signal_inputs(self, e: Tensor, y: Tensor, target: Tensor, ids: Tensor | None) -> SignalInputs:
-        """All that a signal could look at, from the gradient at the output, the output, and the batch."""
-        rows = output_rows(y.detach())
-        wanted = as_matrix(target, rows) if self.by_target else None
-        memory = self.memory.read(ids, wanted) if self.memory and ids is not None and wanted is not None else None
-        return SignalInputs(gradient=output_rows(e), output=rows, target=wanted, memory=memory)
-
-    def probe(self, call: Call, ports: Mapping[str, Tensor]) -> Callable[..., dict[str, Tensor]]:
-        """A function from `SignalInputs` and the output's shape to the teaching that each port would get.
-
-        Args:
-            call: the batch.
-            ports: by block, what the plain network has there.
-        """
-        ahead = self.forward_mode(call) if self.looks_ahead and self.stream is None else {}
-
-        def teachings(step: SignalInputs, output: Sequence[int]) -> dict[str, Tensor]:
-            plan, signal, found = self.whole_plan(), self.direct.signal(step), {}
-            with torch.no_grad():
-                for k, block in enumerate(self.blocks):
-                    if block in ports:
-                        h = ports[block]
-                        lesson = plan.lesson(k, signal, output, h.shape, h, ahead.get(block))
-                        parts = self.parts_of(block)
-                        found[block] = teaching(plan, k, lesson, parts, NO_CONTEXT, h.shape, parts_dtype(parts, h))
-            return found
-
-        return teachings
-
-    def _advise(self, target: Tensor) -> None:
-        if not torch.compiler.is_compiling():
-            self.targets_seen = True
-            advise_targets(self.direct, target, self.parts, self.ports)
+    def advise(self, target: Tensor) -> None:
+        """Warn of targets (R, C) with which signal and feedback run, and are known to collapse."""
+        if torch.compiler.is_compiling():
+            return
+        self.targets_seen, signal = True, self.direct.signal
+        advise(signal.advice(target))
+        if signal.one_signed and bool((target >= 0).all()):
+            stored = {block: parts[0] for block, parts in self.parts.items() if len(parts) == 1}
+            shapes = {block: (spec.outputs, *spec.shape) for block, spec in self.ports.items()}
+            advise(one_signed_columns({block: B for block, B in stored.items() if B.shape == shapes[block]}))
 
 
 def _in_order(ahead: Mapping[str, Tensor], plan: Plan) -> list[Tensor]:
@@ -472,14 +391,7 @@ ONE_OUTPUT = (
     "the network returns {count} outputs that are taught ({names}), and this signal is made from the target of one: "
     "return one of them, detach() the others in the network's forward, or take the loss gradient, as dfa() does"
 )
-
-
 SHARED_HEAD = (
     "several outputs come from one head, and this feedback runs the network in forward mode, where their columns "
     "cannot be told apart: return one output, or take feedback without forward mode, as in dfa()"
 )
-
-
-def parts_dtype(parts: FeedbackTensors, h: Tensor) -> torch.dtype:
-    """The dtype of a teaching that is looked at: that of the feedback, not of a port in half precision."""
-    return parts[0].dtype if parts and parts[0].is_floating_point() else h.dtype

@@ -18,8 +18,8 @@ import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from skipback.core.blocks import Layout
-from skipback.core.records import PortSpec
+from skipback.blocks import Layout
+from skipback.blocks.specs import PortSpec
 from skipback.draws import Draw, Uniform
 from skipback.streams import Stream
 

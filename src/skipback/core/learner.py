@@ -10,24 +10,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.parameter import is_lazy
 
-from skipback.core.advice import INPUT_GRADIENT, TRANSFORMED, advise, check_optimizer, check_ranks
-from skipback.core.blocks import Cut, Layout, find, map_tensors, run_otherwise, tapped
-from skipback.core.gate import Gate
+from skipback.advice import INPUT_GRADIENT, TRANSFORMED, OptimizerWatch, advise, check_ranks
+from skipback.blocks import Gate, Layout, find, map_tensors, run_otherwise, tapped
+from skipback.blocks.contexts import all_trainable, untouched
+from skipback.blocks.outputs import joined_output
 from skipback.core.method import Method
-from skipback.core.outputs import Outputs, joined_output
-from skipback.core.records import NO_CONTEXT, BatchContext, SignalInputs
+from skipback.core.records import NO_CONTEXT, BatchContext
 from skipback.core.route import ROUTES, Call, Route, Site
-from skipback.core.state import all_trainable, untouched
-from skipback.core.summary import summary
+from skipback.renamed import of_version_0_1
 
 
 class Forward:
@@ -58,6 +55,7 @@ class TaughtNetwork(nn.Module):
         method: the method's record; if it is anchored, that of the passes between.
         route: how the method runs on this network (`None` before the first forward pass without an example).
         layout: the cuts and segments, once known (`None` for backprop, which needs none).
+        learns: what learns beside the network, as a sentence; empty if nothing does.
     """
 
     net: nn.Module
@@ -72,7 +70,8 @@ class TaughtNetwork(nn.Module):
         self.layout: Layout | None = None
         self.route = None
         # what changes with every pass lives in objects of its own: nn.Module pays microseconds for each attribute set
-        self.gate = Gate(learns=method.learns)
+        self.gate, self.learns = Gate(), method.learns
+        self.watch = OptimizerWatch() if self.learns else None
         self._contexts: list[BatchContext] = []
         self.replaced = vars(net).get("forward")
         net.forward = Forward(self, net.forward)
@@ -94,7 +93,7 @@ class TaughtNetwork(nn.Module):
 
         What is left out is what a surrounding `given` has said.
         """
-        outer = self._context()
+        outer = self._contexts[-1] if self._contexts else NO_CONTEXT
         now = BatchContext(
             outer.target if target is None else target,
             outer.ids if ids is None else ids,
@@ -135,15 +134,14 @@ class TaughtNetwork(nn.Module):
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """One pass of the network: plain inside `exact()` and without gradients, else by the method's route."""
-        forward = self.replaced or type(self.net).forward.__get__(self.net)
-        gate = self.gate
+        forward, gate = self.replaced or type(self.net).forward.__get__(self.net), self.gate
         if gate.running or gate.plain or not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         route = self.route or self._found(args, kwargs)
-        if gate.learns:
-            self._check(gate)
-        elif not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+        if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
             raise RuntimeError(TRANSFORMED)
+        if self.learns:
+            self._check_learned(route)
         for x in args:
             if type(x) is Tensor and x.requires_grad and x.is_leaf and route.cuts and not gate.warned:
                 gate.warned = True
@@ -154,9 +152,6 @@ class TaughtNetwork(nn.Module):
         finally:
             gate.running = False
 
-    def _context(self) -> BatchContext:
-        return self._contexts[-1] if self._contexts else NO_CONTEXT
-
     def _found(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Route:
         if torch.compiler.is_compiling():
             raise RuntimeError("pass example=... to attach() before compiling: the blocks must be known")
@@ -164,15 +159,12 @@ class TaughtNetwork(nn.Module):
         assert self.route is not None
         return self.route
 
-    def _check(self, gate: Gate) -> None:
-        """Refuse a transform of torch.func, and feedback that learns and that nobody steps or averages."""
-        compiling, learns = torch.compiler.is_compiling(), gate.learns
-        if not compiling and torch._C._functorch.peek_interpreter_stack() is not None:
-            raise RuntimeError(TRANSFORMED)
-        if self.net.training and not gate.inside:
-            check_ranks(learns)
-        if not compiling and self.route is not None:
-            check_optimizer(gate, list(self.net.parameters()), list(self.route.parameters()))
+    def _check_learned(self, route: Route) -> None:
+        """Refuse feedback that no other process averages, and warn of feedback that no optimizer steps."""
+        if self.net.training and not self.gate.inside:
+            check_ranks(self.learns)
+        if self.watch is not None and not self.watch.done and not torch.compiler.is_compiling():
+            self.watch.look(self.net.parameters(), list(route.parameters()))
 
     @contextlib.contextmanager
     def exact(self) -> Iterator[None]:
@@ -231,12 +223,6 @@ class TaughtNetwork(nn.Module):
         return None if self.route is None else self.route.direct_route
 
     @property
-    def star(self) -> Any:
-        """The old name of `direct`."""
-        warnings.warn("learner.star is learner.direct now", DeprecationWarning, stacklevel=2)
-        return self.direct
-
-    @property
     def backprop_share(self) -> float:
         """Share of the training passes so far that were plain backprop: 0 unless the method is anchored, or `bp`."""
         return 0.0 if self.route is None else self.route.backprop_share
@@ -251,9 +237,22 @@ class TaughtNetwork(nn.Module):
 
     def summary(self) -> str:
         """A table of the blocks: name, shape of the port, shape of the feedback, parameters."""
-        if self.layout is None or self.route is None:
+        layout, route, frozen = self.layout, self.route, self.frozen
+        if layout is None or route is None:
             return "blocks are found at the first forward pass"
-        return summary(self.layout, self.route.describe, self.frozen)
+        rows = [("block", "port", "feedback", "parameters", "")]
+        after = {cut.block for cut in layout.cuts if not cut.place.before and not layout.named}
+        for segment in layout.segments:
+            head, count = segment is layout.segments[-1], sum(p.numel() for p in segment.parameters)
+            note = "cut at its own output: an activation after it is not its own" if segment.block in after else ""
+            port = " x ".join(map(str, segment.shape[1:])) or "1"
+            taught = "exact gradient" if head else route.describe(segment.block)
+            rows.append((segment.block, port, taught, f"{count:,}", "" if head else note))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        if len(layout.outputs) > 1:
+            lines.append(f"outputs that teach: {', '.join(layout.outputs)}")
+        return "\n".join([*lines, *([f"not taught: {', '.join(frozen)}"] if frozen else [])])
 
     # ------------------------------------------------------------------------------------------- finding blocks
 
@@ -276,14 +275,6 @@ class TaughtNetwork(nn.Module):
         with self.exact(), untouched(self.net):
             return run()
 
-    def _build(self, layout: Layout, run: Callable[[], Any], look: Callable[..., Any]) -> None:
-        if self.route is not None:
-            self.route.remove()
-        site = Site(net=self.net, layout=layout, gate=self.gate, seed=self.seed, example=run, look=look)
-        self.route = ROUTES[type(self.record)].build(self.record, site)
-        self.route.install()
-        self.layout = layout if layout.segments else None
-
     def _look(self, layout: Layout, args: Any, kwargs: Any, change: Callable[[Any], Any]) -> dict[str, Tensor]:
         """Run the plain network on changed inputs. Returns the port of each block, and under "" the output."""
         args, kwargs = change((args, kwargs))
@@ -293,71 +284,16 @@ class TaughtNetwork(nn.Module):
                 output = joined_output(self.net(*args, **kwargs), layout)
         return {**ports, "": output.detach()}
 
-    # ------------------------------------------------------------------------------------------------- looking
-
-    def observe(
-        self, *args: Any, layout: Layout | None = None, **kwargs: Any
-    ) -> tuple[Outputs, dict[str, GradientEdge]]:
-        """Run the plain network once.
-
-        Args:
-            args: positional inputs.
-            layout: other blocks than the method's, which has none for backprop.
-            kwargs: named inputs.
-
-        Returns:
-            The outputs, and by block the port for `torch.autograd.grad`.
-        """
-        layout = layout or self.layout
-        assert layout is not None
-        ports: dict[str, GradientEdge] = {}
-
-        def record(cut: Cut, port: Tensor) -> None:
-            ports[cut.block] = get_gradient_edge(port)  # the tensor itself may be written in place later
-
-        with tapped(self.net, layout, record), self.exact():
-            return Outputs(self.net(*args, **kwargs), layout, ()), ports
-
-    def teaching_probe(self, *args: Any, **kwargs: Any) -> Callable[..., dict[str, Tensor]]:
-        """If the feedback needs activations or tangents, run the network once without training it.
-
-        Returns:
-            A function from `SignalInputs` and the output's shape to the teaching that each port of a direct method
-            would get, in the shape of the port.
-        """
-        direct = self.direct
-        if direct is None or self.layout is None:
-            return lambda step, output: {}
-        forward = self.replaced or type(self.net).forward.__get__(self.net)
-        ports = self._look(self.layout, args, kwargs, lambda inputs: inputs)
-        probe: Callable[..., dict[str, Tensor]] = direct.probe(Call(forward, args, kwargs), ports)
-        return probe
-
-    def signal_inputs(self, e: Tensor, y: Tensor, t: Tensor, ids: Tensor | None) -> SignalInputs:
-        """What the signal of a direct method would look at.
-
-        Args:
-            e: dL/dy, of the shape of y.
-            y: the output.
-            t: the target.
-            ids: for delayed signals.
-        """
-        inputs: SignalInputs = self.direct.signal_inputs(e, y, t, ids)
-        return inputs
+    def _build(self, layout: Layout, run: Callable[[], Any], look: Callable[..., Any]) -> None:
+        if self.route is not None:
+            self.route.remove()
+        site = Site(net=self.net, layout=layout, gate=self.gate, seed=self.seed, example=run, look=look)
+        self.route = ROUTES[type(self.record)].build(self.record, site)
+        self.route.install()
+        self.layout = layout if layout.segments else None
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As `torch.nn.Module.load_state_dict`. The blocks must be known: pass `example=` to `attach`."""
         if self.route is None:
             raise RuntimeError("the blocks are not known yet: pass example=... to attach() before loading a state_dict")
-        return super().load_state_dict(renamed(state_dict), strict, assign)
-
-
-def renamed(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A state of version 0.1, with today's names: feedback lay under "star.", the count of anchors under "anchor."."""
-    if not any(key.startswith(("star.", "anchor.")) for key in state):
-        return state
-    route = "route.inner." if "anchor.passes" in state else "route."
-    old = {"star.": route, "anchor.": "route.", "route.": route}
-    return {
-        next((new + k[len(was) :] for was, new in old.items() if k.startswith(was)), k): v for k, v in state.items()
-    }
+        return super().load_state_dict(of_version_0_1(state_dict), strict, assign)

@@ -5,7 +5,6 @@ A record knows nothing of networks. The route that runs it on one network regist
 
 from __future__ import annotations
 
-import unicodedata
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
@@ -13,29 +12,7 @@ from skipback.core.feedback import Feedback, Fixed
 from skipback.core.per_port import feedback_of
 from skipback.core.records import Needs
 from skipback.core.signals import LossGradient, Signal
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paper:
-    """Where a method comes from.
-
-    Attributes:
-        letter: tells a paper from an earlier one here of the same first author and year, as in launay2020b.
-    """
-
-    title: str
-    authors: str
-    year: int
-    venue: str
-    url: str
-    letter: str = ""
-
-    @property
-    def key(self) -> str:
-        """The citation key in plain ASCII, e.g. nokland2016. No two papers of the library share one."""
-        last_name = self.authors.split(",")[0].split()[-1].lower().replace("ø", "o")
-        name = unicodedata.normalize("NFKD", last_name).encode("ascii", "ignore").decode()
-        return f"{name}{self.year}{self.letter}"
+from skipback.papers import Paper as Paper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +79,8 @@ class Direct(Method):
     feedback: Feedback = field(default_factory=Fixed)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "feedback", feedback_of(self.feedback))
+        if not isinstance(self.feedback, Feedback):
+            object.__setattr__(self, "feedback", feedback_of(self.feedback))
 
     @property
     def learns(self) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Generator, Tensor
 from typing_extensions import override
 
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, Sees
-from skipback.core.records import PortSpec
 
 
 @dataclass(frozen=True)
@@ -138,14 +138,12 @@ def _each_once(found: Iterable[Feedback]) -> list[Feedback]:
 
 
 def feedback_of(given: Any) -> Feedback:
-    """What a method takes as feedback: one for all ports, or a dict with one for each.
+    """The feedback that a dict with one for each port means.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: it is none.
         ValueError: as `PerPort`.
     """
-    if isinstance(given, Feedback):
-        return given
     if isinstance(given, Mapping):
         return PerPort(dict(given))
     raise TypeError(f"feedback: {wrong(given)}")

@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from skipback.core.blocks import Cutter, Layout, Met, Pass, Path, named_outputs, read
-from skipback.core.gate import Gate
+from skipback.blocks import Cutter, Gate, Layout, Met, Pass, Path, named_outputs
+from skipback.blocks.paths import read_new
 from skipback.core.method import Exact, HeadOnly, Method
 from skipback.core.records import BatchContext
 
@@ -188,29 +187,7 @@ class CutRoute(Route):
         """
         if key is None:
             key = run.fingerprint([output] if type(output) is Tensor else list(named_outputs(output).values()))
-        path = self.layout.paths.get(key)
-        if path is None:
-            path = self.layout.paths[key] = self._read(output, run)
-        return path
-
-    def _read(self, output: Any, run: Pass) -> Path:
-        if torch.compiler.is_compiling():
-            raise RuntimeError(
-                "this compiled pass takes another way through the network than those that were seen: attach with "
-                "example=... that takes the same way, or run it once without compiling"
-            )
-        self._check_exchanged(run)
-        path = read(run, named_outputs(output), self.layout)
-        self.layout.paths[tuple(run.calls), len(run.met)] = path  # for a compiled pass, which has no graph to read
-        return path
-
-    def _check_exchanged(self, run: Pass) -> None:
-        for name, module in self.cutter.modules.items():
-            if name not in run.calls and self.net.get_submodule(name) is not module:
-                raise RuntimeError(
-                    f"module {name!r} was exchanged after attach(), and the cut there with it, so backprop would run "
-                    "through: detach the learner and attach again"
-                )
+        return self.layout.paths.get(key) or read_new(key, run, output, self.layout, self.cutter.modules)
 
     @override
     def install(self) -> None:

@@ -15,10 +15,10 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from skipback.core.blocks import Cut
+from skipback.blocks import Cut
+from skipback.blocks.rows import output_rows
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import ForwardPasses, Matrix, Sees
-from skipback.core.records import PortSpec
-from skipback.core.rows import output_rows
 from skipback.forward.tangents import tangent_pass
 
 

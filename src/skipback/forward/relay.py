@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from skipback.core.blocks import Cut
+from skipback.blocks import Cut
 from skipback.core.feedback import ForwardPasses
 from skipback.forward.tangents import tangent_pass
 

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from skipback.core.blocks import NO_OUTPUT, Cut, Layout, Place, Sites, cutting, first_tensor, map_tensors, tensors
-from skipback.core.outputs import joined_output
-from skipback.core.state import same_random_state
+from skipback.blocks import NO_OUTPUT, Cut, Layout, Place, Sites, cutting, first_tensor, map_tensors, tensors
+from skipback.blocks.contexts import same_random_state
+from skipback.blocks.outputs import joined_output
 from skipback.streams import COMPILED, refuse_compiled
 
 Noise = Callable[[Cut, Tensor], Tensor]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.utils.parametrize import ParametrizationList
 
-from skipback.core.blocks import first_tensor
-from skipback.core.outputs import Outputs
-from skipback.core.state import untouched
+from skipback.blocks import first_tensor
+from skipback.blocks.contexts import untouched
+from skipback.blocks.outputs import Outputs
 from skipback.learner import Learner
 from skipback.routes.transported import Convolution, Linear
 

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from skipback.blocks.contexts import untouched
 from skipback.core.records import Loss
-from skipback.core.state import untouched
 from skipback.init.behind import SOLVED, form, observe, plan
 from skipback.init.solve import convolution, dense
 from skipback.learner import Learner

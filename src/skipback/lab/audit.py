@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from skipback.core.records import SkipbackWarning
+from skipback.advice import SkipbackWarning
 from skipback.lab import data, inputs
 from skipback.lab.config import Run
 from skipback.lab.data.pipeline_rows import Batch

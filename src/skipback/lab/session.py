@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
@@ -15,16 +16,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from skipback.core.records import SkipbackWarning
+from skipback.advice import SkipbackWarning
 from skipback.lab import data, inputs
 from skipback.lab.bench.plain import check_compiler
 from skipback.lab.config import Run
 from skipback.lab.data.pipeline import Feeds
+from skipback.lab.dry import described, dry_run
 from skipback.lab.machine import device
 from skipback.lab.records import Folder, to_jsonl
+from skipback.lab.states import FINISHED
 from skipback.lab.together import train_together
 from skipback.lab.train import train
-from skipback.lab.trainer import check_augmented
+from skipback.lab.trainer import check_changing
 
 SCREENS = ("darwin", "win32")
 """Where there is a screen without a DISPLAY."""
@@ -57,7 +60,7 @@ class Session:
         """
         runs = [self._resolved(run) for run in runs]
         for run in runs:  # before the first of them trains for hours
-            check_augmented(run)
+            check_changing(run)
         folders = folders or [Folder(self.out / run.name) for run in runs]
         done = [folder.summary is not None for folder in folders]
         if any(run.compile and not finished for run, finished in zip(runs, done, strict=True)):
@@ -75,6 +78,18 @@ class Session:
             for run, folder, task, before, summary in zip(runs, folders, tasks, done, summaries, strict=True):
                 bar.update(task, completed=run.epochs, visible=True, text=_describe(summary))
                 self._finished(run, folder, summary, before)
+
+    def dry_run(self, runs: list[Run]) -> None:
+        """Make one step of each run, and write nothing.
+
+        Raises:
+            LabError: one of them does not fit.
+        """
+        with self._plain_warnings():
+            for run in map(self._resolved, runs):
+                check_changing(run)
+                found = dry_run(run, self._load(run))
+                print(to_jsonl([found]) if self.as_json else f"{run.name}: {described(found)}")  # noqa: T201
 
     def report(self, folders: list[Path], *, show: bool) -> None:
         """Write the report of some runs, say where it is, and show it if there is a screen."""
@@ -95,7 +110,7 @@ class Session:
         """The complete configuration: the loss that fits the data set, and the device that is here."""
         tasks = data.card(run.dataset).tasks
         loss = run.loss or ("mse" if tasks[0] is data.Task.REGRESSION else "ce")
-        return run.model_copy(update={"loss": loss, "device": device(run.device).type})
+        return run.model_copy(update={"loss": loss, "device": str(device(run.device))})
 
     def _load(self, run: Run) -> data.Dataset | Feeds:
         key = inputs.key(run)
@@ -133,9 +148,12 @@ class Session:
         """Show our own warnings as one line each, without the source line that raised them."""
         with warnings.catch_warnings():
             warnings.simplefilter("always", SkipbackWarning)
-            shown = warnings.showwarning
+            shown, said = warnings.showwarning, set[str]()
 
             def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+                if str(message) in said:  # of another seed, say
+                    return
+                said.add(str(message))
                 if issubclass(category, SkipbackWarning):
                     self.console.print(f"warning: {message}", style="yellow", soft_wrap=True, highlight=False)
                 else:
@@ -150,13 +168,19 @@ def _show(bar: Progress, task: TaskID, row: dict[str, Any]) -> None:
 
 
 def _describe(row: dict[str, Any]) -> str:
-    """Loss, score and speed, as the live line shows them."""
-    loss = row["test_loss"] if row.get("train_loss") is None else row["train_loss"]
-    score = (
-        f"{row['test_accuracy_percent']:6.2f} %"
-        if "test_accuracy_percent" in row
-        else f"test MSE {row['test_mse']:.4f}"
-    )
+    """Loss, score and speed, as the live line shows them; of a run that is over its state, where it is no result."""
+    split = "valid" if "valid_loss" in row and "test_loss" not in row else "test"
+    loss = row[f"{split}_loss"] if row.get("train_loss") is None and not row.get("state") else row["train_loss"]
+    accuracy, mse = row.get(f"{split}_accuracy_percent"), row.get(f"{split}_mse")
+    score = f"{accuracy:6.2f} %" if accuracy is not None else f"{split} MSE {_number(mse)}"
     speed = f"{row['samples_per_second']:>9,.0f} samples/s" if row.get("samples_per_second") else ""
     captured = "  captured" if row.get("steps") == "captured" else ""
-    return f"loss {loss:.4f}  {score}  {speed}{captured}"
+    state = f"  {row['state']}" if row.get("state", FINISHED) != FINISHED else ""
+    return f"loss {_number(loss)}  {score}  {speed}{captured}{state}"
+
+
+def _number(value: float | None) -> str:
+    """A loss; of one that is not finite, files say nothing."""
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    return f"{value:.4f}" if abs(value) < 1e7 else f"{value:.3g}"

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skipback.blocks.contexts import untouched
 from skipback.core.records import Loss
-from skipback.core.state import untouched
 from skipback.learner import Learner
 from skipback.measure.aside import prepare
 from skipback.measure.null import rotation_band

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.blocks import Layout, find
-from skipback.core.outputs import lost_of
+from skipback.blocks import Layout, find
+from skipback.blocks.contexts import all_trainable, untouched
+from skipback.blocks.outputs import lost_of
 from skipback.core.records import Loss
-from skipback.core.state import all_trainable, untouched
 from skipback.learner import Learner
 
 _INTERNAL = frozenset(vars(nn.Module()))

@@ -32,9 +32,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.blocks import Layout
-from skipback.core.records import Loss, SkipbackWarning
-from skipback.core.state import untouched
+from skipback.advice import SkipbackWarning
+from skipback.blocks import Layout
+from skipback.blocks.contexts import untouched
+from skipback.core.records import Loss
 from skipback.learner import Learner
 from skipback.measure.aside import aside, gradients, layout_of, prepare, teach
 from skipback.measure.interventions import exchanged, held, moved, recording, severed

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from skipback.core.records import Loss, PortSpec
-from skipback.core.rows import PositionRows
-from skipback.core.state import untouched
+from skipback.blocks.contexts import untouched
+from skipback.blocks.rows import PositionRows
+from skipback.blocks.specs import PortSpec
+from skipback.core.records import Loss
 from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict, degrees
 from skipback.measure.aside import prepare

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skipback.core.blocks import Cut, tapped
+from skipback.blocks import Cut, tapped
+from skipback.blocks.contexts import untouched
 from skipback.core.records import Loss
-from skipback.core.state import untouched
 from skipback.learner import Learner
 from skipback.measure.alignment import NORM_FLOOR, Verdict
 from skipback.measure.aside import layout_of, prepare

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.hooks import RemovableHandle
 
-from skipback.core.blocks import Cut, Layout, map_tensors, tapped, tensors
+from skipback.blocks import Cut, Layout, map_tensors, tapped, tensors
 from skipback.core.learner import Forward
 from skipback.core.records import Loss
 

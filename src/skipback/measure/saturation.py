@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from skipback.core.blocks import Cut, first_tensor, tapped
+from skipback.blocks import Cut, first_tensor, tapped
+from skipback.blocks.contexts import untouched
 from skipback.core.records import Loss
-from skipback.core.state import untouched
 from skipback.learner import Learner
 from skipback.measure.aside import layout_of, prepare
 

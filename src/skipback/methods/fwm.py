@@ -30,9 +30,9 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import Feedback, FeedbackTensors, Matrix, drawn
 from skipback.core.method import Direct, Paper
-from skipback.core.records import PortSpec
 from skipback.draws import Draw, Uniform
 from skipback.signals import LossGradient, Signal
 

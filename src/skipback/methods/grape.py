@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, projected
 from skipback.core.method import Direct, Paper
-from skipback.core.records import PortSpec
 from skipback.draws import Draw, Gaussian
 from skipback.forward.jacobian import FromJacobian
 from skipback.signals import LossGradient, Signal

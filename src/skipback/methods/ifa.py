@@ -27,9 +27,9 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import Feedback, FeedbackTensors, ForwardPasses, Lesson, Matrix, Sees
 from skipback.core.method import Direct
-from skipback.core.records import PortSpec
 from skipback.draws import Draw, Uniform
 from skipback.forward.relay import relay
 from skipback.papers import NOKLAND_2016

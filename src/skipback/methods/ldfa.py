@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from torch import Generator, Tensor
 from typing_extensions import override
 
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, Sees, correlation, projected
 from skipback.core.method import Direct, Paper
-from skipback.core.records import PortSpec
 from skipback.draws import Draw, Orthogonal, Zeros
 from skipback.signals import LossGradient, Signal
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from skipback.blocks.outputs import joined_output
 from skipback.core.method import Method
-from skipback.core.outputs import joined_output
 from skipback.core.records import BatchContext, Needs
 from skipback.core.route import ROUTES, Call, Route, Site
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from skipback.core.blocks import tensors
+from skipback.blocks import tensors
 from skipback.routes.calls import CALLS, LayerCall
 
 OnLayerCall = Callable[[str, nn.Parameter, LayerCall], Tensor]

@@ -14,15 +14,16 @@ import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from skipback.core.blocks import check_inside, first_tensor, swap
+from skipback.blocks import check_inside, first_tensor, swap
 from skipback.core.method import Method
 from skipback.core.records import BatchContext
 from skipback.core.route import Call, Route, Site
+from skipback.draws import seeded
 from skipback.routes.calls import LayerCall, feedback_view_of
 from skipback.routes.error_free import error_free_gradients
 from skipback.routes.interceptor import OnLayerCall, WeightInterceptor
 from skipback.routes.transported import transported
-from skipback.streams import Stream, seeded
+from skipback.streams import Stream
 from skipback.transport import Transport
 
 COMPILED = (

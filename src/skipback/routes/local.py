@@ -14,16 +14,17 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from skipback.core.blocks import Met, Pass
-from skipback.core.feedback import Fixed
-from skipback.core.outputs import Outputs, joined_shape
-from skipback.core.records import BatchContext, as_matrix
+from skipback.blocks import Met, Pass
+from skipback.blocks.outputs import Outputs
+from skipback.blocks.rows import joined_shape, row_width
+from skipback.blocks.specs import specs
+from skipback.core.records import BatchContext
 from skipback.core.route import Call, CutRoute, Site, ports_of
-from skipback.core.rows import row_width
-from skipback.core.specs import specs
+from skipback.draws import seeded
 from skipback.estimate import Estimate
 from skipback.routes.perturbed import Perturbed, refused
-from skipback.streams import Stream, refuse_compiled, seeded
+from skipback.streams import Stream, refuse_compiled
+from skipback.targets import as_matrix
 
 
 class LocalRoute(CutRoute):
@@ -38,10 +39,8 @@ class LocalRoute(CutRoute):
                 "of one target: return one of them, or detach() the others in the network's forward"
             )
         shape, like = joined_shape(list(site.layout.outputs.values())), next(site.net.parameters())
-        ports, generator = (
-            specs(site.net, site.layout, shape, shape, Fixed(), site.look),
-            seeded("local classifiers", site.seed),
-        )
+        ports = specs(site.net, site.layout, shape, shape, False, site.look)
+        generator = seeded("local classifiers", site.seed)
         self.blocks, self.classes = [port.name for port in ports], row_width(shape)
         self.classifiers = nn.ModuleList(_linear(port.size, port.outputs, like, generator) for port in ports)
 

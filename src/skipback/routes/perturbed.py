@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from skipback.core.blocks import Cut, Met, Pass
+from skipback.blocks import Cut, Met, Pass
+from skipback.blocks.outputs import Outputs, joined_output
 from skipback.core.method import Method
-from skipback.core.outputs import Outputs, joined_output
 from skipback.core.records import BatchContext
 from skipback.core.route import Call, CutRoute, Route, Site, ports_of
 from skipback.estimate import Estimate, Space

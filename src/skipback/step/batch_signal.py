@@ -10,6 +10,7 @@ from torch import Tensor
 from skipback.core.broadcast import Plan, lesson_gradient, scaled, teaching
 from skipback.core.direct import DirectRoute
 from skipback.core.records import BatchContext
+from skipback.targets import output_shape
 
 NOTHING: Mapping[str, Tensor] = {}
 
@@ -58,7 +59,9 @@ def early_signal(direct: DirectRoute, context: BatchContext, ahead: Mapping[str,
     signal, target = direct.early(context)
     if scaled(context.scale) and not direct.direct.signal.scales:
         signal = signal * context.scale
-    output = target.shape if len(direct.shape) < 3 else direct.output_shape(target, context)
+    output: Sequence[int] = target.shape
+    if len(direct.shape) > 2 and context.target is not None:
+        output = output_shape(context.target, len(target), direct.width, len(direct.shape))
     return BatchSignal(direct, direct.whole_plan(), context, signal, output, target, ahead)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skipback.blocks.outputs import lost_of
 from skipback.core.learner import TaughtNetwork
-from skipback.core.outputs import lost_of
 from skipback.core.records import BatchContext, Loss, Watch
 from skipback.step.compiled import Compiler
 from skipback.step.errors import checked

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from skipback.core.blocks import Layout
+from skipback.blocks import Layout
 from skipback.core.learner import Forward
 from skipback.step.checks import needs_backward
 from skipback.step.rules import Dense, Rule, rule

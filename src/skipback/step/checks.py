@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.advice import misfit
-from skipback.core.blocks import Layout, Pass, Place, cutting, named_outputs, read
-from skipback.core.records import PortSpec
-from skipback.core.state import untouched
+from skipback.blocks import Layout, Pass, Place, cutting, named_outputs, read
+from skipback.blocks.contexts import untouched
+from skipback.blocks.specs import PortSpec
 
 
 def shared(layout: Layout) -> bool:
@@ -54,15 +53,6 @@ def _saving() -> object:
 
 def check_taught(spec: PortSpec, port: Tensor, signal: Tensor, output: Sequence[int]) -> None:
     """Refuse a port whose shape fits neither its feedback nor the signal any more, before any weight is updated."""
-    if not spec.rows.fits(port.shape, spec.shape, output) or spec.rows.outputs(output) != spec.outputs:
+    if not spec.fits(port, output):
         what = f"the signal has shape {tuple(signal.shape)}"
-        raise ValueError(misfit(spec, port, what, "the batch must come first, x and t must be of one batch, and"))
-
-
-def check_unchanged(block: str, port: Tensor, version: int) -> None:
-    """Refuse a port that was overwritten in place between its cut and its teaching."""
-    if port._version != version:
-        raise RuntimeError(
-            f"the output of block {block!r} was changed in place after the cut, which did not happen in the forward "
-            "pass that found the blocks: attach with an example that takes the same path, in training mode"
-        )
+        raise ValueError(spec.misfit(port, what, "the batch must come first, x and t must be of one batch, and"))

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from skipback import precision
+from skipback.blocks.outputs import joined_output
 from skipback.core.direct import DirectRoute
-from skipback.core.outputs import joined_output
 from skipback.core.records import BatchContext, Loss, Watch
 from skipback.core.route import Call
 from skipback.step import onednn
 from skipback.step.batch_signal import BatchSignal, early_signal, late_signal
 from skipback.step.chain import Chain
-from skipback.step.checks import check_unchanged
 from skipback.step.compiled import Compiler
 from skipback.step.errors import error
 from skipback.step.forms import specialise
@@ -170,7 +169,7 @@ class StepRun:
         """Teach the stored blocks."""
         signal = self.signal or late_signal(direct, e, y, self.context, self.ahead)
         for k, _, port, version in self.pending:  # check all blocks before the first update
-            check_unchanged(signal.plan.ports[k].name, port, version)
+            signal.plan.ports[k].check_unchanged(port, version)
             if self.stepper.shapes.get(k) != (port.shape, signal.output):
                 self.stepper.check(k, port, signal)
         if not direct.error_seen:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from skipback.core.blocks import Layout, Pass, Place
+from skipback.blocks import Layout, Pass, Place
 
 
 class StepPass(Pass):

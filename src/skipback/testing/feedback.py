@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, Sees
-from skipback.core.records import PortSpec
 from skipback.testing.laws import (
     check_close,
     check_repeats,

@@ -11,8 +11,8 @@ from nets import batch, made
 from torch import nn
 
 import skipback as sb
-from skipback.core.blocks import Pass
-from skipback.core.blocks.paths import Reading
+from skipback.blocks import Pass
+from skipback.blocks.paths import Reading
 from skipback.measure import audit as module
 from skipback.measure.words import table
 

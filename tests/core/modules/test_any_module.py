@@ -11,7 +11,7 @@ from nets import C, gradients, logits, made, same
 from torch import nn
 
 import skipback as sb
-from skipback.core.blocks import units
+from skipback.blocks import units
 
 N = 8
 

@@ -12,9 +12,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from skipback.core.advice import advise_targets
 from skipback.core.direct import DirectRoute
-from skipback.core.records import BatchContext, SignalInputs, as_matrix, matrix_of
+from skipback.core.records import BatchContext, SignalInputs
 from skipback.engine.many.layers import MemberStack
 from skipback.memory import Memory
 from skipback.signals import (
@@ -32,6 +31,7 @@ from skipback.signals import (
     sigmoid,
     softmax,
 )
+from skipback.targets import as_matrix, matrix_of
 
 
 def rowwise(signal: Signal) -> bool:
@@ -103,7 +103,7 @@ class Teacher:
         for one, target in zip(self.members if not self.checked else (), t, strict=False):
             if one.by_target:
                 rows, _ = matrix_of(target, (len(target), one.width), one.dtype, target.device)
-                advise_targets(one.direct, rows, one.parts, one.ports)
+                one.advise(rows)
         self.checked = True
         for n, one in enumerate(self.members):
             if one.memory is not None and ids is not None:
@@ -127,7 +127,7 @@ class Teacher:
             kept = None if found is None else found.view(*e.shape[:2], 1)
         else:
             kept = e.any(2, keepdim=True)
-        if kept is None or not self.members[0].means:
+        if kept is None or not self.signal.means:
             return signal if kept is None else signal * kept
         return signal * (kept * (kept.shape[1] / kept.sum(1, keepdim=True).clamp_min(1).to(signal.dtype)))
 

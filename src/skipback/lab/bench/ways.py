@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from skipback import precision
-from skipback.core.records import SkipbackWarning
+from skipback.advice import SkipbackWarning
 from skipback.lab.bench.plain import backprop, checkpointed
 from skipback.lab.bench.plain import compiled as by_compiler
 from skipback.lab.bench.shapes import Shape

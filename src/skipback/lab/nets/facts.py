@@ -86,7 +86,7 @@ def inputs(name: str, samples: int) -> tuple[Tensor, ...]:
 
 def count(net: nn.Module, args: tuple[Tensor, ...]) -> dict[str, Any]:
     """The parameters, ports and feedback size of any network, from one forward pass."""
-    from skipback.core.blocks import find
+    from skipback.blocks import find
 
     *taught, head = find(net, None, lambda: net(*args)).segments
     ports, feedback = [], 0

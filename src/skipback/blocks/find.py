@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipback.core.blocks.constants import constants
-from skipback.core.blocks.cuts import Cut, Layout, Owned, Path, Place, Segment, cutting
-from skipback.core.blocks.passes import Pass
-from skipback.core.blocks.paths import Reading
-from skipback.core.blocks.trees import named_outputs
-from skipback.core.blocks.units import has_parameter, units
+from skipback.blocks.constants import constants
+from skipback.blocks.contexts import cutting
+from skipback.blocks.cuts import Cut, Layout, Owned, Path, Place, Segment
+from skipback.blocks.passes import Pass
+from skipback.blocks.paths import Reading
+from skipback.blocks.trees import has_parameter, named_outputs, units
 
 STRANGE = "a parameter that the network does not hold"
 NO_OUTPUT = "the network returns no floating-point tensor that depends on a trainable parameter"

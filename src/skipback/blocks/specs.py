@@ -7,17 +7,94 @@ once more with one sample more, and what grows is the batch. A sequence is told 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from skipback.core.blocks import Layout, map_tensors, tensors
-from skipback.core.feedback import Feedback
-from skipback.core.records import PortSpec
-from skipback.core.rows import PER_SAMPLE, PlaceRows, PortRows, PositionRows, SpreadRows
+from skipback.blocks.cuts import Layout
+from skipback.blocks.rows import PER_SAMPLE, PlaceRows, PortRows, PositionRows, SpreadRows
+from skipback.blocks.trees import map_tensors, tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortSpec:
+    """Where teaching arrives: the output of one block.
+
+    Attributes:
+        name: the block's name, as in `net.named_modules()`.
+        shape: P, the shape of one row of the port.
+        outputs: C, numbers per row at the network's output.
+        dtype: what the feedback is stored in (the dtype of the network's parameters).
+        device: where the port lives.
+        rows: what a row of this port is: a sample, a position of a sequence, a place of an image.
+        reader: weight of the `nn.Linear` fed by this port, used to initialise feedback from weights (FWM). `None` if
+            another module reads the port, and always `None` after initialisation.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    outputs: int
+    dtype: torch.dtype
+    device: torch.device
+    rows: PortRows = PER_SAMPLE
+    reader: Tensor | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def size(self) -> int:
+        """D, the number of units of one row."""
+        return math.prod(self.shape)
+
+    def of_port(self, h: Tensor) -> Tensor:
+        """A port, or its teaching or gradient, as rows (R, *P)."""
+        return self.rows.of_port(h, self.shape)
+
+    @property
+    def positions(self) -> int:
+        """1 where the port has several rows per sample, each taught by itself; else 0."""
+        return int(not self.rows.per_sample)
+
+    def check(self, port: Tensor, version: int, output: Sequence[int]) -> None:
+        """Refuse a port that no longer fits. Costs no synchronisation, and nothing under torch.compile but guards.
+
+        Raises:
+            ValueError: its rows, or those of the output, are of another size.
+            RuntimeError: it was changed in place since it had this version.
+        """
+        if not self.fits(port, output):
+            raise ValueError(
+                self.misfit(port, f"the output has shape {tuple(output)}", "the batch must come first and")
+            )
+        self.check_unchanged(port, version)
+
+    def check_unchanged(self, port: Tensor, version: int) -> None:
+        """Refuse a port that was changed in place since it had this version (-1 under torch.compile, which tells none).
+
+        Raises:
+            RuntimeError: it was.
+        """
+        if version >= 0 and port._version != version:
+            raise RuntimeError(
+                f"the output of block {self.name!r} was changed in place after the cut, which did not happen in the "
+                "forward pass that found the blocks: attach with an example that takes the same path, in training mode"
+            )
+
+    def fits(self, port: Tensor, output: Sequence[int]) -> bool:
+        """Whether this port, and an output of this shape, are those that its feedback was made for."""
+        return self.rows.fits(port.shape, self.shape, output) and self.rows.outputs(output) == self.outputs
+
+    def misfit(self, port: Tensor, other: str, law: str) -> str:
+        """What to say of a port that does not fit its feedback."""
+        each = "sample" if self.rows.per_sample else "position"
+        shared = "" if self.positions else " (structures.PerPosition() teaches positions and places of any number)"
+        return (
+            f"port {self.name!r} has shape {tuple(port.shape)}, its feedback teaches {tuple(self.shape)} per {each} "
+            f"from {self.outputs} numbers, and {other}: {law} other sizes must not change{shared}"
+        )
+
 
 Shapes = dict[str, Tensor]
 """By block, the port of one pass; under "" the output."""
@@ -28,7 +105,7 @@ def specs(
     layout: Layout,
     output: Sequence[int],
     grouped: Sequence[int],
-    feedback: Feedback,
+    shared: bool,
     look: Callable[..., Shapes] | None,
 ) -> list[PortSpec]:
     """What the feedback of each port must fit.
@@ -38,18 +115,18 @@ def specs(
         layout: its blocks.
         output: the shape of the joined output.
         grouped: the same with one set of columns for all outputs of one head, which is what the feedback must fit.
-        feedback: whether it shares positions.
+        shared: all positions or places of a port are taught by one matrix.
         look: runs the network on the example with its inputs changed by a function; `None` if there is none.
 
     Raises:
         ValueError: the batch of a port is not found, or is its only dimension.
     """
     like, doubt = next(net.parameters()), _Doubt(look, output)
-    readers = {cut.block: net.get_submodule(cut.module) for cut in layout.cuts if cut.before}
+    readers = {cut.block: net.get_submodule(cut.place.module) for cut in layout.cuts if cut.place.before}
     found = []
     for segment in layout.segments[:-1]:
         reader = readers.get(segment.block)
-        spec = spec_of(segment.block, segment.shape, grouped, like, feedback, doubt)
+        spec = spec_of(segment.block, segment.shape, grouped, like, shared, doubt)
         found.append(replace(spec, reader=reader.weight if isinstance(reader, nn.Linear) else None))
     return found
 
@@ -59,11 +136,11 @@ def spec_of(
     port: Sequence[int],
     output: Sequence[int],
     like: Tensor,
-    feedback: Feedback,
+    shared: bool,
     doubt: _Doubt | None = None,
 ) -> PortSpec:
     """The spec of one port (see `specs`)."""
-    rows = _rows(block, port, output, feedback, doubt or _Doubt(None, output))
+    rows = _rows(block, port, output, shared, doubt or _Doubt(None, output))
     return PortSpec(
         name=block,
         shape=rows.shape(port),
@@ -74,7 +151,7 @@ def spec_of(
     )
 
 
-def _rows(block: str, port: Sequence[int], output: Sequence[int], feedback: Feedback, doubt: _Doubt) -> PortRows:
+def _rows(block: str, port: Sequence[int], output: Sequence[int], shared: bool, doubt: _Doubt) -> PortRows:
     rows = doubt.batch(block, port) if output else None
     if rows is None:
         raise ValueError(
@@ -92,7 +169,7 @@ def _rows(block: str, port: Sequence[int], output: Sequence[int], feedback: Feed
         return PositionRows()
     if len(output) > 3 and len(port) in (2, len(output)):
         return PlaceRows()
-    return SpreadRows() if feedback.shares_positions and len(port) > 2 else PER_SAMPLE
+    return SpreadRows() if shared and len(port) > 2 else PER_SAMPLE
 
 
 def input_batch(look: Callable[..., Shapes], output: Sequence[int]) -> int:

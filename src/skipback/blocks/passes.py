@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
 
-from skipback.core.blocks.cuts import Layout, Place
-from skipback.core.blocks.trees import map_tensors, packed, tensors
-from skipback.core.gate import Gate
+from skipback.blocks.contexts import Hook, hooked
+from skipback.blocks.cuts import Layout, Place
+from skipback.blocks.trees import map_tensors, packed, tensors
 
 
 @dataclass(frozen=True)
@@ -292,6 +293,28 @@ def _start(flow: Tensor) -> Node:
     return found
 
 
+@dataclass
+class Gate:
+    """Whether a network is taught now. One for a learner, shared by its route and the hooks at its cuts.
+
+    Attributes:
+        plain: the network is left alone: inside `exact()`, or in an anchored pass.
+        running: a pass is open.
+        inside: calls of the learner itself that run now, rather than of the network alone.
+        warned: somebody was told that the gradient of an input is none.
+    """
+
+    plain: bool = False
+    running: bool = False
+    inside: int = 0
+    warned: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether a pass that begins now is not to be taught."""
+        return self.plain or not torch.is_grad_enabled()
+
+
 @dataclass(eq=False)
 class Cutter:
     """The hooks that cut one network, and the pass that runs now. An object of its own: it is set at every pass.
@@ -313,13 +336,8 @@ class Cutter:
 
     def install(self) -> None:
         """Hook the network."""
-        for place in self.layout.places.values():
-            module, each = self.net.get_submodule(place.module), Cutting(self, place)
-            if place.before:
-                self.handles.append(module.register_forward_pre_hook(each.before, with_kwargs=True))
-            else:
-                # before other hooks: those that record hidden states must not keep what the cut has not detached
-                self.handles.append(module.register_forward_hook(each.after, prepend=True))
+        # before other hooks: those that record hidden states must not keep what the cut has not detached
+        self.handles = hooked(self.net, [Cutting(self, place) for place in self.layout.places.values()], first=True)
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -339,22 +357,22 @@ class Cutter:
         return Pass(self.net, ports=self.layout.ports, constants=self.layout.constants).cut(place, tree)
 
 
-class Cutting:
-    """What a module calls at a place in training. An object: it is copied and pickled together with the network."""
+class Cutting(Hook):
+    """What a module calls at a place in training."""
 
     def __init__(self, cutter: Cutter, place: Place) -> None:
         self.cutter, self.place = cutter, place
 
+    @override
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """A forward pre-hook."""
         cutter = self.cutter
         if cutter.gate.plain or not torch.is_grad_enabled():
             return None
         tree = (args, kwargs)
         return cutter.outside(self.place, tree) if cutter.run is None else cutter.run.cut(self.place, tree)
 
+    @override
     def after(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """A forward hook."""
         cutter = self.cutter
         if cutter.gate.plain or not torch.is_grad_enabled():
             return None

@@ -15,10 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
+
+from skipback.blocks.cuts import Layout
 
 
 def output_rows(y: Tensor) -> Tensor:
@@ -52,10 +55,8 @@ class PortRows:
     batch: int = 0
     frames: int = 1
 
-    @property
-    def per_sample(self) -> bool:
-        """Whether a sample is one row."""
-        return True
+    per_sample: ClassVar[bool] = True
+    """Whether a sample is one row."""
 
     def shape(self, port: Sequence[int]) -> tuple[int, ...]:
         """P, the shape of a row, from the port's own."""
@@ -96,25 +97,22 @@ PER_SAMPLE = PortRows()
 class PositionRows(PortRows):
     """A row for each position that port (N, T, *P) and output (N, T, V) share."""
 
-    @property
-    def per_sample(self) -> bool:
-        """A position is a row."""
-        return False
+    per_sample: ClassVar[bool] = False
 
+    @override
     def shape(self, port: Sequence[int]) -> tuple[int, ...]:
-        """P."""
         return tuple(port[2:])
 
+    @override
     def outputs(self, output: Sequence[int]) -> int:
-        """V."""
         return output[-1]
 
+    @override
     def of_signal(self, signal: Tensor, output: Sequence[int], port: Sequence[int]) -> Tensor:
-        """As it is: the output's rows are positions."""
         return signal
 
+    @override
     def fits(self, port: Sequence[int], spec_shape: Sequence[int], output: Sequence[int]) -> bool:
-        """Whether both still share their positions."""
         return tuple(port[:2]) == tuple(output[:2]) and tuple(port[2:]) == tuple(spec_shape)
 
 
@@ -122,36 +120,33 @@ class PositionRows(PortRows):
 class PlaceRows(PortRows):
     """A row for each place of a port (N, D, *S), taught by the errors at the same place of an output (N, C, *S')."""
 
-    @property
-    def per_sample(self) -> bool:
-        """A place is a row."""
-        return False
+    per_sample: ClassVar[bool] = False
 
+    @override
     def shape(self, port: Sequence[int]) -> tuple[int, ...]:
-        """(D,)."""
         return (port[1],)
 
+    @override
     def outputs(self, output: Sequence[int]) -> int:
-        """The channels of the output."""
         return output[1]
 
+    @override
     def of_port(self, h: Tensor, spec_shape: Sequence[int]) -> Tensor:
-        """Channels last."""
         return h.movedim(1, -1).reshape(-1, *spec_shape)
 
+    @override
     def of_signal(self, signal: Tensor, output: Sequence[int], port: Sequence[int]) -> Tensor:
-        """Summed over the places of the output that one place of the port covers."""
         if tuple(port[2:]) == tuple(output[2:]):
             return signal
         dense = from_rows(signal, (*output[:1], signal.shape[1], *output[2:]))
         return output_rows(_pooled(dense, port[2:]) if len(port) > 2 else dense.flatten(2).sum(2))
 
+    @override
     def to_port(self, teaching: Tensor, port: Sequence[int]) -> Tensor:
-        """Channels second again."""
         return teaching.reshape(port[0], *port[2:], port[1]).movedim(-1, 1) if len(port) > 2 else teaching
 
+    @override
     def fits(self, port: Sequence[int], spec_shape: Sequence[int], output: Sequence[int]) -> bool:
-        """Whether batch and channels are the same; the number of places may change."""
         return port[0] == output[0] and (port[1],) == tuple(spec_shape)
 
 
@@ -165,35 +160,92 @@ def _pooled(dense: Tensor, places: Sequence[int]) -> Tensor:
 class SpreadRows(PortRows):
     """A row for each position of a port (N, T, D), or place of (N, D, *S): all get the sample's own signal."""
 
-    @property
-    def per_sample(self) -> bool:
-        """A position or a place is a row."""
-        return False
+    per_sample: ClassVar[bool] = False
 
+    @override
     def shape(self, port: Sequence[int]) -> tuple[int, ...]:
-        """(D,): the last dimension of a sequence, the channels of an image."""
         return (port[1] if len(port) > 3 else port[-1],)
 
+    @override
     def outputs(self, output: Sequence[int]) -> int:
-        """C; of a sequence or an image the errors are summed."""
         return row_width(output)
 
+    @override
     def of_port(self, h: Tensor, spec_shape: Sequence[int]) -> Tensor:
-        """Features last."""
         return (h.movedim(1, -1) if h.dim() > 3 else h).reshape(-1, *spec_shape)
 
+    @override
     def of_signal(self, signal: Tensor, output: Sequence[int], port: Sequence[int]) -> Tensor:
-        """Each sample's signal, once for each of its rows."""
         each = signal.reshape(output[0], -1, signal.shape[1]).sum(1) if len(output) > 2 else signal
         count = math.prod(port) // (port[0] * self.shape(port)[0])
         return each.repeat_interleave(count, 0)
 
+    @override
     def to_port(self, teaching: Tensor, port: Sequence[int]) -> Tensor:
-        """Features in their place again."""
         if len(port) <= 3:
             return teaching.reshape(tuple(port))
         return teaching.reshape(port[0], *port[2:], port[1]).movedim(-1, 1)
 
+    @override
     def fits(self, port: Sequence[int], spec_shape: Sequence[int], output: Sequence[int]) -> bool:
-        """Whether batch and features are the same; the number of positions may change."""
         return port[0] == output[0] and self.shape(port) == tuple(spec_shape)
+
+
+# -------------------------------------------------------------------------------------- columns of several outputs
+
+
+def joined_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The shape of several outputs side by side: the last dimension (channels of images) joined, or all flattened."""
+    if len(shapes) == 1:
+        return tuple(shapes[0])
+    first, dim = shapes[0], channel_dim(shapes[0])
+    if dim and all(_rest(shape) == _rest(first) for shape in shapes):  # vectors (N,) become the columns of a matrix
+        return (*first[:dim], sum(shape[dim] for shape in shapes), *first[dim + 1 :])
+    return (first[0], sum(math.prod(shape[1:]) for shape in shapes))
+
+
+def channel_dim(shape: Sequence[int]) -> int:
+    """The dimension along which outputs are joined: the last one, or the channels of an image."""
+    return 1 if len(shape) > 3 else len(shape) - 1
+
+
+def _rest(shape: Sequence[int]) -> tuple[int, ...]:
+    dim = channel_dim(shape)
+    return (*shape[:dim], -1, *shape[dim + 1 :])
+
+
+def column_spans(shapes: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """For each of several outputs, its columns (start, stop) in the rows of the joined one."""
+    flat = len(joined_shape(shapes)) == 2
+    widths = [math.prod(shape[1:]) if flat else shape[channel_dim(shape)] for shape in shapes]
+    stops = [sum(widths[: k + 1]) for k in range(len(widths))]
+    return [(stop - width, stop) for stop, width in zip(stops, widths, strict=True)]
+
+
+Columns = tuple[tuple[tuple[int, int], ...], ...]
+"""For each group of columns that a port's feedback has, the columns of the signal that are summed into it."""
+
+
+def grouped(layout: Layout, output: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a joined output, with one set of columns for all outputs of one head."""
+    if len(layout.groups) == len(layout.outputs):
+        return tuple(output)
+    one_of_each = joined_shape([layout.outputs[group[0]] for group in layout.groups])
+    one_of_each = one_of_each if len(one_of_each) > 1 else (*one_of_each, 1)  # of vectors (N,) that were joined
+    joined = joined_shape(list(layout.outputs.values()))
+    return tuple(b if a != b else c for a, b, c in zip(joined, one_of_each, output, strict=True))
+
+
+def columns(layout: Layout, lead: frozenset[str] | None) -> Columns | None:
+    """The columns of the signal that teach a port which leads to these outputs; `None` for all of them.
+
+    Outputs of one head share their columns, so that a block which is called once for each is taught alike.
+    """
+    groups = layout.groups
+    if lead is None or (len(lead) == len(layout.outputs) and len(groups) == len(lead)):
+        return None
+    span = dict(zip(layout.outputs, column_spans(list(layout.outputs.values())), strict=True))
+    return tuple(
+        tuple(span[name] for name in group if name in lead) or ((-1, span[group[0]][1] - span[group[0]][0]),)
+        for group in groups
+    )

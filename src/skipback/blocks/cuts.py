@@ -1,16 +1,11 @@
-"""Cuts: the records of where a network is cut, and hooks that show what passes there."""
+"""Cuts: the records of where a network is cut, and into what."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
-
-from skipback.core.blocks.trees import map_tensors, tensors
+from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,96 +138,3 @@ class Layout:
     owned: tuple[Owned, ...] = ()
     refused: str = ""
     paths: dict[Any, Path] = field(default_factory=dict)
-
-
-OnTree = Callable[[Place, Any], Any]
-"""Called with all that passes a place; returns what passes instead, or `None` for the same."""
-
-
-class Hook:
-    """What a module calls at a place. An object, not a closure: it is copied and pickled together with the network."""
-
-    def __init__(self, place: Place, on_tree: OnTree) -> None:
-        self.place, self.on_tree = place, on_tree
-
-    def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """A forward pre-hook."""
-        return self.on_tree(self.place, (args, kwargs))
-
-    def after(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """A forward hook."""
-        return self.on_tree(self.place, output)
-
-
-def hook(net: nn.Module, places: Iterable[Place], on_tree: OnTree, *, first: bool = False) -> list[RemovableHandle]:
-    """Have `on_tree` called at each place, whenever the network runs.
-
-    Args:
-        net: the network.
-        places: where.
-        on_tree: what is called.
-        first: before the hooks that modules have for their outputs, so that these see what flows on.
-    """
-    handles = []
-    for place in places:
-        module, each = net.get_submodule(place.module), Hook(place, on_tree)
-        if place.before:
-            handles.append(module.register_forward_pre_hook(each.before, with_kwargs=True))
-        else:
-            handles.append(module.register_forward_hook(each.after, prepend=first))
-    return handles
-
-
-@contextlib.contextmanager
-def cutting(net: nn.Module, places: Iterable[Place], on_tree: OnTree, *, first: bool = False) -> Iterator[None]:
-    """Inside, `on_tree` is called at each place (see `hook`)."""
-    handles: list[RemovableHandle] = []
-    try:
-        handles += hook(net, places, on_tree, first=first)
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-OnPort = Callable[[Cut, Tensor], Tensor | None]
-"""Called with each port; returns what flows on, or `None` to leave the graph alone."""
-
-
-class Sites:
-    """Which block each tensor is the port of, in passes that take the way of the first one.
-
-    A module that is called several times is entered by the ports of several blocks, so calls are counted.
-    """
-
-    def __init__(self, layout: Layout) -> None:
-        self.layout, self.calls = layout, 0
-        self.blocks: dict[int, dict[int, str | None]] = {}
-        for (call, position), block in zip(layout.sites, layout.first.blocks, strict=True):
-            self.blocks.setdefault(call, {})[position] = block
-
-    def at(self, place: Place) -> dict[int, str | None]:
-        """By position the block of each tensor that passes a place now; `None` for one that another stands for."""
-        expected = self.layout.calls[self.calls % len(self.layout.calls)]
-        if expected != place.module:  # another way: what is known is only what was met at this place
-            return {cut.position: cut.block for cut in self.layout.cuts if cut.module == place.module}
-        self.calls += 1
-        return self.blocks.get((self.calls - 1) % len(self.layout.calls) + 1, {})
-
-
-@contextlib.contextmanager
-def tapped(net: nn.Module, layout: Layout, on_port: OnPort, only: str | None = None) -> Iterator[None]:
-    """Inside, `on_port` sees the port of each block (or of one) when the network runs, and decides what flows on."""
-    sites = Sites(layout)
-
-    def tap(place: Place, tree: Any) -> Any:
-        found, seen, swaps = sites.at(place), tensors(tree), dict[int, Tensor]()
-        for position, block in found.items():
-            if block is not None and only in (None, block) and position < len(seen) and seen[position].requires_grad:
-                flow = on_port(Cut(block=block, place=place, position=position), seen[position])
-                if flow is not None:
-                    swaps[id(seen[position])] = flow
-        return map_tensors(tree, lambda t: swaps.get(id(t), t)) if swaps else None
-
-    with cutting(net, layout.places.values(), tap):
-        yield

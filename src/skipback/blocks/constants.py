@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from skipback.core.blocks.passes import Behind, Pass
-from skipback.core.blocks.trees import map_tensors, packed, tensors
+from skipback.blocks.passes import Behind, Pass
+from skipback.blocks.trees import map_tensors, packed, tensors
 
 Site = tuple[str, int]
 """A module, and the position of a tensor among those that pass there."""

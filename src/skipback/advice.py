@@ -9,16 +9,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
-from skipback.core.feedback import FeedbackTensors
-from skipback.core.gate import Gate
-from skipback.core.method import Direct
-from skipback.core.records import BatchContext, Needs, PortSpec, SkipbackWarning
+from skipback.distributed import world
 
 ONE_SIGNED = 0.75
 """Share of one-signed columns from which to warn. With two outputs half of the columns of any random draw are such."""
+
+
+class SkipbackWarning(UserWarning):
+    """Something that runs, and is known not to be what was meant."""
 
 
 def advise(sentences: Iterable[str]) -> None:
@@ -27,24 +27,8 @@ def advise(sentences: Iterable[str]) -> None:
         warnings.warn(sentence, SkipbackWarning, stacklevel=3)
 
 
-def advise_targets(
-    method: Direct, target: Tensor, feedback: Mapping[str, FeedbackTensors], ports: Mapping[str, PortSpec]
-) -> None:
-    """Warn of combinations that collapse.
-
-    Args:
-        method: what is sent, and how.
-        target: one batch of targets (R, C).
-        feedback: the feedback tensors of each block. Only stored matrices are looked at: none is made for this.
-        ports: the shape of each.
-    """
-    advise(method.signal.advice(target))
-    if method.signal.one_signed and bool((target >= 0).all()):
-        matrices = {block: parts[0] for block, parts in feedback.items() if len(parts) == 1}
-        advise(_columns({b: B for b, B in matrices.items() if B.shape == (ports[b].outputs, *ports[b].shape)}))
-
-
-def _columns(feedback: Mapping[str, Tensor]) -> Iterator[str]:
+def one_signed_columns(feedback: Mapping[str, Tensor]) -> Iterator[str]:
+    """What to say of feedback matrices (C, *P), by block, that get a signal of one sign."""
     for block, B in feedback.items():
         one_signed = ~((B > 0).any(0) & (B < 0).any(0))
         share = one_signed.float().mean().item()
@@ -59,7 +43,9 @@ def _columns(feedback: Mapping[str, Tensor]) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------ the first error
 
 
-def advise_error(method: Direct, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
+def advise_error(
+    y: Tensor, e: Tensor, node: object, *, scale: float | Tensor, by_gradient: bool, sees_scale: bool
+) -> None:
     """Look at the first gradient that arrives at an output.
 
     A network that ends in log-softmax and a nll_loss send a gradient without a prediction in it; measured on the code
@@ -68,17 +54,18 @@ def advise_error(method: Direct, y: Tensor, e: Tensor, context: BatchContext, no
     is not seen by early signals and feedback that learns, unless `scale=` says it.
 
     Args:
-        method: what is sent, and how.
         y: the output, detached.
         e: dL/dy.
-        context: what `scale=` says.
         node: the autograd node of the output, as the network returned it.
+        scale: what `scale=` says.
+        by_gradient: the signal is made from the gradient.
+        sees_scale: whether signal and feedback see in it what multiplies the loss.
     """
-    if Needs.GRADIENT in method.signal.needs and "LogSoftmax" in type(node).__name__:
+    if by_gradient and "LogSoftmax" in type(node).__name__:
         if e.shape[-1] > 1 and bool(((e != 0).sum(-1) <= 1).all()):
             advise([TARGET_ONLY])
-    elif not method.signal.scales or method.feedback.learns:
-        found, said = cross_entropy_scale(y, e), float(context.scale)
+    elif not sees_scale:
+        found, said = cross_entropy_scale(y, e), float(scale)
         if found is not None and not 0.95 < found / said < 1.05:
             advise([SCALE.format(found=found, said=said)])
 
@@ -97,7 +84,8 @@ SCALE = (
 def cross_entropy_scale(y: Tensor, e: Tensor) -> float | None:
     """What a mean cross-entropy of the output y was multiplied with to give this gradient; `None` if it is none.
 
-    Of s (softmax(y) - t) / N, every entry but that of the true class is s softmax(y) / N: they all tell s.
+    Of s (softmax(y) - t) / N, every entry but that of the true class is s softmax(y) / N: they all tell s, and each row
+    sums to 0, which rows of a binary cross-entropy do not.
     """
     if y.dim() != 2 or y.shape[1] < 2 or e.shape != y.shape or not y.is_floating_point():
         return None
@@ -105,6 +93,8 @@ def cross_entropy_scale(y: Tensor, e: Tensor) -> float | None:
     wide, p = e[kept].double(), y[kept].double().softmax(1)
     told = wide > 0
     if len(wide) == 0 or bool((told.sum(1) != y.shape[1] - 1).any()):
+        return None
+    if bool((wide.sum(1).abs() > 0.02 * wide.abs().sum(1)).any()):
         return None
     ratio = wide[told] / p[told].clamp_min(1e-30) * len(wide)
     middle = float(ratio.median())
@@ -125,25 +115,31 @@ TRANSFORMED = (
 )
 
 
-def check_optimizer(gate: Gate, weights: Sequence[Tensor], feedback: Sequence[Tensor]) -> None:
-    """Warn when an optimizer has stepped the network, and not the feedback that has a gradient.
+class OptimizerWatch:
+    """Notices an optimizer that steps the network, and not the feedback that has a gradient: that is warned of once."""
 
-    Args:
-        gate: holds what was seen before.
-        weights: of the network.
-        feedback: the parameters of the method.
-    """
-    if gate.stepped:
-        return
-    now = sum(p._version for p in weights), sum(p._version for p in feedback)
-    before, gate.versions = gate.versions, now
-    if before is None:
-        return
-    if now[1] != before[1]:
-        gate.stepped = True
-    elif now[0] != before[0] and any(p.grad is not None for p in feedback):
-        gate.stepped = True
-        advise([NOT_STEPPED])
+    def __init__(self) -> None:
+        self.versions: tuple[int, int] | None = None  # what was changed when it was last looked at
+        self.done = False
+
+    def look(self, weights: Iterable[Tensor], feedback: Sequence[Tensor]) -> None:
+        """Compare with the last look.
+
+        Args:
+            weights: of the network.
+            feedback: the parameters of the method.
+        """
+        if self.done:
+            return
+        now = sum(p._version for p in weights), sum(p._version for p in feedback)
+        before, self.versions = self.versions, now
+        if before is None or now == before:
+            return
+        if now[1] != before[1]:
+            self.done = True
+        elif any(p.grad is not None for p in feedback):
+            self.done = True
+            advise([NOT_STEPPED])
 
 
 NOT_STEPPED = (
@@ -153,11 +149,11 @@ NOT_STEPPED = (
 )
 
 
-def no_context(method: Direct) -> str:
+def no_context(signal: str, by_ids: bool) -> str:
     """What to say where an early signal has nothing to be made from."""
-    what = "target=t, ids=ids" if Needs.IDS in method.signal.needs else "target=t"
+    what = "target=t, ids=ids" if by_ids else "target=t"
     return (
-        f"this signal ({type(method.signal).__name__}) is sent from what travels with the input: call "
+        f"this signal ({signal}) is sent from what travels with the input: call "
         f"learner(x, {what}), or the network inside `with learner.given({what}):`"
     )
 
@@ -167,27 +163,6 @@ def refuse_untaught(_: Tensor) -> None:
     raise RuntimeError(
         "this network is in eval mode and got no target, so its early signal is unknown and nothing can be taught: "
         "call train(), pass target= (and ids=), or use `with learner.exact():` for plain gradients"
-    )
-
-
-def check_port(spec: PortSpec, port: Tensor, version: int, output: Sequence[int]) -> None:
-    """Refuse a port that no longer fits. Costs no synchronisation, and nothing under torch.compile but guards."""
-    if not spec.rows.fits(port.shape, spec.shape, output) or spec.rows.outputs(output) != spec.outputs:
-        raise ValueError(misfit(spec, port, f"the output has shape {tuple(output)}", "the batch must come first and"))
-    if version >= 0 and port._version != version:
-        raise RuntimeError(
-            f"the output of block {spec.name!r} was changed in place after the cut, which did not happen in the "
-            "forward pass that found the blocks: attach with an example that takes the same path, in training mode"
-        )
-
-
-def misfit(spec: PortSpec, port: Tensor, other: str, law: str) -> str:
-    """What to say of a port that does not fit its feedback."""
-    each = "sample" if spec.rows.per_sample else "position"
-    shared = "" if spec.positions else " (structures.PerPosition() teaches positions and places of any number)"
-    return (
-        f"port {spec.name!r} has shape {tuple(port.shape)}, its feedback teaches {tuple(spec.shape)} per {each} from "
-        f"{spec.outputs} numbers, and {other}: {law} other sizes must not change{shared}"
     )
 
 
@@ -202,10 +177,8 @@ def check_ranks(learns: str) -> None:
     Raises:
         RuntimeError: it would differ across ranks.
     """
-    if learns and torch.distributed.is_available() and torch.distributed.is_initialized():
-        count = torch.distributed.get_world_size()
-        if count > 1:
-            raise RuntimeError(
-                f"{learns}, and would differ across the {count} ranks: wrap and call the learner, not the network, "
-                "e.g. DistributedDataParallel(learner)"
-            )
+    if learns and world() > 1:
+        raise RuntimeError(
+            f"{learns}, and would differ across the {world()} ranks: wrap and call the learner, not the network, "
+            "e.g. DistributedDataParallel(learner)"
+        )

@@ -7,13 +7,16 @@ not run, a hook that did not run (compiled, exchanged), a skip connection that i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from skipback.core.blocks.constants import is_made_of
-from skipback.core.blocks.cuts import Layout, Owned, Path, Place
-from skipback.core.blocks.passes import Behind, Met, Pass
+from skipback.blocks.constants import is_made_of
+from skipback.blocks.cuts import Layout, Owned, Path, Place
+from skipback.blocks.passes import Behind, Met, Pass
+from skipback.blocks.trees import named_outputs
 
 
 class Reading:
@@ -197,6 +200,35 @@ class _Known:
         found = self.sites.get(key, [])
         same = (block for made, block in found[count - 1 : count] + found if made == now)  # the same call of it first
         return next((block for block in same if block is not None), None)
+
+
+def read_new(key: Any, run: Pass, output: Any, layout: Layout, modules: Mapping[str, nn.Module]) -> Path:
+    """Read a pass whose way, told by its fingerprint, is new; and remember that.
+
+    Args:
+        key: the fingerprint.
+        run: the pass.
+        output: all that the network returned.
+        layout: where it is cut.
+        modules: those that are hooked, by name.
+
+    Raises:
+        RuntimeError: backprop would pass a cut there, an output is new, or a module was exchanged with its hook.
+    """
+    if torch.compiler.is_compiling():
+        raise RuntimeError(
+            "this compiled pass takes another way through the network than those that were seen: attach with "
+            "example=... that takes the same way, or run it once without compiling"
+        )
+    for name, module in modules.items():
+        if name not in run.calls and run.net.get_submodule(name) is not module:
+            raise RuntimeError(
+                f"module {name!r} was exchanged after attach(), and the cut there with it, so backprop would run "
+                "through: detach the learner and attach again"
+            )
+    path = layout.paths[key] = read(run, named_outputs(output), layout)
+    layout.paths[tuple(run.calls), len(run.met)] = path  # for a compiled pass, which has no graph to read
+    return path
 
 
 def read(run: Pass, outputs: Mapping[str, Tensor], layout: Layout) -> Path:

@@ -8,7 +8,6 @@ teaches as if it had been taken outside.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,35 +15,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from skipback.core.blocks import Layout, Met, behind, map_tensors, named_outputs
-from skipback.core.blocks.trees import is_scalar
-
-
-def joined_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The shape of several outputs side by side: the last dimension (channels of images) joined, or all flattened."""
-    if len(shapes) == 1:
-        return tuple(shapes[0])
-    first, dim = shapes[0], _dim(shapes[0])
-    if dim and all(_rest(shape) == _rest(first) for shape in shapes):  # vectors (N,) become the columns of a matrix
-        return (*first[:dim], sum(shape[dim] for shape in shapes), *first[dim + 1 :])
-    return (first[0], sum(math.prod(shape[1:]) for shape in shapes))
-
-
-def _dim(shape: Sequence[int]) -> int:
-    return 1 if len(shape) > 3 else len(shape) - 1
-
-
-def _rest(shape: Sequence[int]) -> tuple[int, ...]:
-    dim = _dim(shape)
-    return (*shape[:dim], -1, *shape[dim + 1 :])
-
-
-def column_spans(shapes: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """For each of several outputs, its columns (start, stop) in the rows of the joined one."""
-    flat = len(joined_shape(shapes)) == 2
-    widths = [math.prod(shape[1:]) if flat else shape[_dim(shape)] for shape in shapes]
-    stops = [sum(widths[: k + 1]) for k in range(len(widths))]
-    return [(stop - width, stop) for stop, width in zip(stops, widths, strict=True)]
+from skipback.blocks.cuts import Layout
+from skipback.blocks.passes import Met, behind
+from skipback.blocks.rows import channel_dim, column_spans, joined_shape
+from skipback.blocks.trees import is_scalar, map_tensors, named_outputs
 
 
 class Outputs:
@@ -94,7 +68,7 @@ class Outputs:
             )
         if len(joined) == 2:
             return torch.cat([t.reshape(len(t), -1) for t in parts], 1)
-        return torch.cat(list(parts), _dim(shapes[0]))
+        return torch.cat(list(parts), channel_dim(shapes[0]))
 
     @property
     def taken(self) -> Any:
@@ -126,7 +100,7 @@ class Outputs:
         if y.dim() == 2:
             parts = [y[:, a:b].reshape(shape) for (a, b), shape in zip(spans, shapes, strict=True)]
         else:
-            parts = [y.narrow(_dim(shapes[0]), a, b - a) for a, b in spans]
+            parts = [y.narrow(channel_dim(shapes[0]), a, b - a) for a, b in spans]
         # a compiler makes a view of the output again from what the output is a view of, which has no gradient
         return [part.clone() for part in parts] if torch.compiler.is_compiling() else parts
 
