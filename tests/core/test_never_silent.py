@@ -422,6 +422,24 @@ def test_a_mean_over_the_batch_is_no_constant():
     assert list(attached(made(lambda: Prototypes(of_batch=False)), x=(X, tokens)).feedback) == ["query", "layer"]
 
 
+class Hyper(nn.Module):
+    """A table that two layers make of parameters alone: between them backprop would run."""
+
+    def __init__(self):
+        super().__init__()
+        self.start, self.first, self.second = nn.Parameter(torch.randn(1, 5)), nn.Linear(5, 7), nn.Linear(7, 6)
+        self.query, self.layer, self.out = nn.Linear(10, 6), Mixed(), nn.Linear(6, 3)
+
+    def forward(self, x):
+        table = self.second(torch.tanh(self.first(self.start)))
+        return self.out(self.layer(torch.tanh(self.query(x)), table))
+
+
+def test_layers_between_parameters_and_a_constant_are_refused():
+    with pytest.raises(ValueError, match=r"port 'first' has shape \(1, 7\).*the first dimension of both must be"):
+        attached(made(Hyper))
+
+
 @pytest.fixture
 def one_rank():
     """A process group of this process alone."""
