@@ -81,6 +81,33 @@ def test_a_discovery_pass_leaves_nothing_behind_that_hooks_of_others_have_saved(
     assert all(p.waiting == 0 for p in net.parameters())
 
 
+class Built(nn.Module):
+    """Makes its layers in the first pass, and notes that."""
+
+    def __init__(self):
+        super().__init__()
+        self.out, self.ready, self.passes = nn.Linear(16, 3), False, 0
+
+    def forward(self, x):
+        if not self.ready:
+            self.hidden, self.ready = nn.Linear(x.shape[1], 16).double(), True
+        self.passes += 1
+        return self.out(torch.tanh(self.hidden(x)))
+
+
+def test_layers_that_the_discovery_pass_made_stay():
+    net = made(Built)
+    learner = attached(net)
+    hidden = net.hidden
+    F.cross_entropy(net(X), T).backward()
+    assert net.hidden is hidden
+    assert list(learner.feedback) == ["hidden"]
+    assert hidden.weight.grad is not None
+    passes = net.passes
+    sb.alignment(learner, X, T, F.cross_entropy)
+    assert net.passes == passes  # counted in no pass that leaves no trace
+
+
 class Recording(nn.Module):
     """Hooks of its own record what its layers return, and its head reads that, as in some of transformers' models."""
 
