@@ -84,7 +84,8 @@ SCALE = (
 def cross_entropy_scale(y: Tensor, e: Tensor) -> float | None:
     """What a mean cross-entropy of the output y was multiplied with to give this gradient; `None` if it is none.
 
-    Of s (softmax(y) - t) / N, every entry but that of the true class is s softmax(y) / N: they all tell s.
+    Of s (softmax(y) - t) / N, every entry but that of the true class is s softmax(y) / N: they all tell s, and each row
+    sums to 0, which rows of a binary cross-entropy do not.
     """
     if y.dim() != 2 or y.shape[1] < 2 or e.shape != y.shape or not y.is_floating_point():
         return None
@@ -92,6 +93,8 @@ def cross_entropy_scale(y: Tensor, e: Tensor) -> float | None:
     wide, p = e[kept].double(), y[kept].double().softmax(1)
     told = wide > 0
     if len(wide) == 0 or bool((told.sum(1) != y.shape[1] - 1).any()):
+        return None
+    if bool((wide.sum(1).abs() > 0.02 * wide.abs().sum(1)).any()):
         return None
     ratio = wide[told] / p[told].clamp_min(1e-30) * len(wide)
     middle = float(ratio.median())

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import subprocess
 import sys
+import types
 import warnings
 
 import pytest
@@ -332,6 +333,68 @@ def test_a_device_or_a_shape_hides_no_tensor():
     h = torch.tanh(X @ net.a.weight.T + net.a.bias).detach() + net.table.weight.detach()
     delta = error(y) @ learner.feedback["table"] * (1 - torch.tanh(h) ** 2)
     torch.testing.assert_close(net.table.weight.grad, delta.sum(0, keepdim=True), rtol=1e-9, atol=1e-12)
+
+
+class Cached(nn.Module):
+    """A layer that is asked by an object alone, which may hold what another layer has computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.table, self.out = nn.Linear(10, 16), Table(), nn.Linear(16, 3)
+        self.full = False
+
+    def forward(self, x):
+        h, cache = torch.tanh(self.a(x)), types.SimpleNamespace(states=[], shape=(8, 16))
+        if self.full:
+            cache.states.append(h)
+        return self.out(torch.tanh(h + self.table(cache)))
+
+
+def test_an_object_is_refused_only_where_it_hides_a_tensor():
+    class Asked(Table):
+        def forward(self, cache):
+            return self.weight.expand(cache.shape)
+
+    net = made(Cached)
+    net.table = Asked().double()
+    learner = attached(net)
+    assert list(learner.feedback) == ["table"]
+    learner.detach()
+    net.full = True
+    with pytest.raises(
+        ValueError, match="block 'table' receives a SimpleNamespace, and tensors inside of it cannot be"
+    ):
+        attached(net)
+
+
+class Prototypes(nn.Module):
+    """What is compared with is the mean of the batch, so its shape is that of a table."""
+
+    def __init__(self, of_batch):
+        super().__init__()
+        self.embed, self.query, self.out = nn.Embedding(9, 6), nn.Linear(10, 6), nn.Linear(6, 3)
+        self.layer, self.of_batch = Mixed(), of_batch
+
+    def forward(self, x, tokens):
+        table = self.embed(tokens if self.of_batch else torch.arange(9)).flatten(0, -2).mean(0, keepdim=True)
+        return self.out(self.layer(torch.tanh(self.query(x)), table))
+
+
+class Mixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Linear(6, 6)
+
+    def forward(self, h, table):
+        return torch.tanh(self.w(h * table))
+
+
+def test_a_mean_over_the_batch_is_no_constant():
+    """It has the shape of a parameter, and nothing but a parameter behind it; but the batch is in it."""
+    tokens = torch.arange(16).reshape(8, 2) % 9
+    with pytest.raises(ValueError, match=r"port 'embed' has shape \(1, 6\).*the first dimension of both must be"):
+        attached(made(lambda: Prototypes(of_batch=True)), x=(X, tokens))
+    assert list(attached(made(lambda: Prototypes(of_batch=False)), x=(X, tokens)).feedback) == ["query", "layer"]
 
 
 @pytest.fixture

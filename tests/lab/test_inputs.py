@@ -264,7 +264,28 @@ def test_the_summary_has_all_scores_and_those_of_the_last_row(tmp_path, capsys):
             "samples_per_second",
         ),
         "alignment",
+        "moved",
     }
+
+
+def test_scores_of_held_out_rows_are_not_called_test(tmp_path, capsys):
+    found = finished(capsys, "digits", "--validation", "last", "--out", tmp_path)
+    row = json.loads((tmp_path / "dfa-seed1" / "metrics.jsonl").read_text().splitlines()[-1])
+    for record in (found, row):
+        assert record["valid_accuracy_percent"] > 0
+        assert not [key for key in record if key.startswith("test_")]
+    assert {"valid_auroc", "valid_f1_macro"} <= set(found)
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "page")]) == 0
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert "validation accuracy of" in page
+    assert "test accuracy" not in page
+    assert "valid_accuracy_percent" in (tmp_path / "page" / "table.csv").read_text()
+
+
+def test_held_out_values_are_not_called_test(tmp_path, capsys, data_root):
+    argv = ["train", "wine-quality", "--validation", "first", "--device", "cpu", *FAST, "--out", str(tmp_path)]
+    assert main(argv) == 0
+    assert "valid MSE" in capsys.readouterr().out
 
 
 def test_values_are_scored_in_their_own_unit(wine):

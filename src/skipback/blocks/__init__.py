@@ -1,11 +1,13 @@
 """Blocks: find where the graph of any `nn.Module` is cut, check that no gradient crosses, and cut it.
 
 `trees` knows what modules exchange, and names those that start a block; `cuts` holds the records, `contexts` what is
-open for a while on a network; `passes` records one forward pass, `paths` reads it, and `find` decides. `outputs` are
-what a network returns, as one tensor; `rows` and `specs` say which rows of a port and the output belong together.
+open for a while on a network; `passes` records one forward pass, `paths` reads it, `constants` tells what is no
+block's value, and `find` decides. `outputs` are what a network returns, as one tensor; `rows` and `specs` say which
+rows of a port and the output belong together.
 Nothing here knows a method.
 """
 
+from skipback.blocks.constants import run_otherwise
 from skipback.blocks.contexts import OnPort, Sites, cutting, hooked, tapped
 from skipback.blocks.cuts import Cut, Layout, Path, Place, Segment
 from skipback.blocks.find import NO_OUTPUT, find
@@ -37,6 +39,7 @@ __all__ = [
     "named_outputs",
     "packed",
     "read",
+    "run_otherwise",
     "swap",
     "tapped",
     "tensors",

@@ -115,6 +115,7 @@ class Layout:
         calls: the modules that the first pass called, in order.
         named: the user named the blocks.
         bare: by id, parameters that no module owns which was called.
+        constants: by module and position, where values pass that are made of parameters alone, and are not cut.
         owned: which block each tensor of the first pass is the port of, to know it again when parameters were frozen.
         refused: why the network cannot be cut here after all; empty if it can. Methods that cut nothing do not mind.
         paths: the ways through the network that were read so far.
@@ -133,6 +134,7 @@ class Layout:
     calls: tuple[str, ...] = ()
     named: bool = False
     bare: frozenset[int] = frozenset()
+    constants: frozenset[tuple[str, int]] = frozenset()
     owned: tuple[Owned, ...] = ()
     refused: str = ""
     paths: dict[Any, Path] = field(default_factory=dict)

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skipback.blocks.constants import constants
 from skipback.blocks.contexts import cutting
 from skipback.blocks.cuts import Cut, Layout, Owned, Path, Place, Segment
 from skipback.blocks.passes import Pass
@@ -34,7 +35,11 @@ NO_OUTPUT = "the network returns no floating-point tensor that depends on a trai
 
 
 def find(
-    net: nn.Module, names: Sequence[str] | None, run: Callable[[], Any], frozen: frozenset[int] = frozenset()
+    net: nn.Module,
+    names: Sequence[str] | None,
+    run: Callable[[], Any],
+    frozen: frozenset[int] = frozenset(),
+    other: Callable[[], object] | None = None,
 ) -> Layout:
     """Find the blocks of a network.
 
@@ -44,22 +49,25 @@ def find(
             may be named or left out: it is the head either way.
         run: performs one forward pass of `net`, with gradients enabled.
         frozen: the parameters, by id, that are not trained.
+        other: performs one on other inputs, if there are any.
 
     Raises:
         ValueError: a name is unknown or cannot be taught, no cut keeps backprop out, or no output is trainable.
     """
     with torch.enable_grad():
-        seen = _automatic(net, run, frozen) if names is None else _named(net, names, run, frozen)
+        seen = _automatic(net, run, frozen, other) if names is None else _named(net, names, run, frozen)
     refused = _bare(seen) if names is None else ""
     return replace(_layout(seen, frozen, named=names is not None), refused=refused)
 
 
-def _automatic(net: nn.Module, run: Callable[[], Any], frozen: frozenset[int]) -> Reading:
+def _automatic(
+    net: nn.Module, run: Callable[[], Any], frozen: frozenset[int], other: Callable[[], object] | None
+) -> Reading:
     joined: Reading | None = None
     for in_place in (False, True):
         places = [Place(module=n, before=True, in_place=in_place) for n in units(net)]
         try:
-            seen = _trace(net, places, run, frozen)
+            seen = _settled(net, places, run, frozen, other)
         except RuntimeError:
             if in_place:  # what is detached in place is a leaf here, and the network writes it
                 break
@@ -69,7 +77,8 @@ def _automatic(net: nn.Module, run: Callable[[], Any], frozen: frozenset[int]) -
                 return seen
             joined = joined or seen  # a cut between the two is better, if there can be one
     # now norms are blocks of their own: a skip could read their output as well as that of the layer before
-    seen = _trace(net, [Place(module=n, before=False) for n in units(net, has_parameter)], run, frozen)
+    places = [Place(module=n, before=False) for n in units(net, has_parameter)]
+    seen = _settled(net, places, run, frozen, other)
     if seen.crosses():
         if joined is not None:
             return joined
@@ -95,9 +104,43 @@ def _named(net: nn.Module, names: Sequence[str], run: Callable[[], Any], frozen:
     return seen
 
 
-def _trace(net: nn.Module, places: Sequence[Place], run: Callable[[], Any], frozen: frozenset[int]) -> Reading:
-    """Run the network once, cut, and read what the pass met."""
+def _settled(
+    net: nn.Module,
+    places: Sequence[Place],
+    run: Callable[[], Any],
+    frozen: frozenset[int],
+    other: Callable[[], object] | None,
+) -> Reading:
+    """Run the network once, cut. What is made of parameters alone is not, where a cut there would not do."""
+    seen = _trace(net, places, run, frozen)
+    counts = {t.shape[:1] for t in seen.outputs.values()}
+    if other is None or not (
+        seen.crosses() or any(seen.run.met[k].tensor.shape[:1] not in counts for k in seen.hidden)
+    ):
+        return seen
+    found = constants(seen.run, seen.reached, lambda: _again(net, places, other))
+    return _trace(net, places, run, frozen, found) if found else seen
+
+
+def _again(net: nn.Module, places: Sequence[Place], other: Callable[[], object]) -> Pass | None:
     traced = Pass(net, places, traced=True)
+    try:
+        with cutting(net, places, traced.cut):
+            other()
+    except Exception:  # a network of a fixed batch size may fail anywhere: then nothing is known
+        return None
+    return traced
+
+
+def _trace(
+    net: nn.Module,
+    places: Sequence[Place],
+    run: Callable[[], Any],
+    frozen: frozenset[int],
+    uncut: frozenset[tuple[str, int]] = frozenset(),
+) -> Reading:
+    """Run the network once, cut, and read what the pass met."""
+    traced = Pass(net, places, traced=True, constants=uncut)
     with cutting(net, places, traced.cut):
         output = run()
     return Reading(traced, named_outputs(output), frozen)
@@ -148,6 +191,7 @@ def _layout(seen: Reading, frozen: frozenset[int], *, named: bool) -> Layout:
         paths={(calls, len(kept_ports)): first},  # as a compiled pass, which has no graph to read, takes it
         named=named,
         bare=frozenset(id(p) for p in seen.bare),
+        constants=seen.run.constants,
         owned=_owned(seen, kept_ports),
     )
 

@@ -150,6 +150,8 @@ class Pass:
         marks: what tells one way through the network from another: how many operations autograd recorded before each.
         first: how many before the first of them.
         ends: where the graphs of flows begin, and the number of the tensor that was met.
+        constants: the sites of values that are made of parameters alone, which are not cut.
+        passed: the tensors that were met there.
     """
 
     net: nn.Module
@@ -163,6 +165,8 @@ class Pass:
     marks: list[int] = field(default_factory=list)
     first: int = 0
     ends: dict[Node, int] = field(default_factory=dict)
+    constants: frozenset[tuple[str, int]] = frozenset()
+    passed: list[Tensor] = field(default_factory=list)
 
     def fingerprint(self, outputs: Sequence[Tensor]) -> Any:
         """What tells one way through the network from another: the calls, and the operations between the cuts.
@@ -190,6 +194,9 @@ class Pass:
         flows: dict[int, Tensor] = {}
         for i, t in enumerate(args if alone else tensors(tree)):
             if t.requires_grad and id(t) not in flows:
+                if self.constants and (place.module, i) in self.constants:
+                    self.passed.append(t)
+                    continue
                 known = None if self.traced else self.ports.get((place.module, i))
                 if known or (known is None and self._is_port(place, i, t)):
                     flows[id(t)] = self._meet(place, i, t)
@@ -247,7 +254,7 @@ class Pass:
                 "belong to no one sample, so nothing can be taught there: pad the sequences instead (pad_sequence), or "
                 "name other blocks with blocks=[...]"
             )
-        hidden = [i for i in inputs if not isinstance(i, _OPEN)]
+        hidden = [i for i in inputs if not isinstance(i, _OPEN) and _may_hide(i)]
         if place.before and len(self.calls) > 1 and hidden and not tensors(inputs):
             raise ValueError(
                 f"block {place.module!r} receives a {type(hidden[0]).__name__}, and tensors inside of it cannot be "
@@ -261,6 +268,20 @@ _OPEN: tuple[type, ...] = (
     *(torch.device, torch.dtype, torch.layout, torch.memory_format, torch.Generator),
 )
 """What a cut can see into, or what holds no tensor."""
+
+
+def _may_hide(item: Any, depth: int = 6) -> bool:
+    """Whether an object may hold attached tensors, as far as its attributes tell (a cache that is empty holds none)."""
+    if isinstance(item, Tensor):
+        return item.requires_grad
+    if isinstance(item, dict):
+        item = list(item.values())
+    if isinstance(item, tuple | list):
+        return any(_may_hide(one, depth) for one in item)
+    if isinstance(item, _OPEN):
+        return False
+    held = None if callable(item) else getattr(item, "__dict__", None)
+    return depth == 0 or held is None or any(_may_hide(one, depth - 1) for one in held.values())
 
 
 def _start(flow: Tensor) -> Node:
@@ -332,7 +353,7 @@ class Cutter:
         if not any(t.requires_grad for t in tensors(tree)):
             return None  # the first block by itself: nothing is cut there
         check_inside(place.module)
-        return Pass(self.net, ports=self.layout.ports).cut(place, tree)
+        return Pass(self.net, ports=self.layout.ports, constants=self.layout.constants).cut(place, tree)
 
 
 class Cutting(Hook):

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
+from skipback.blocks.constants import is_made_of
 from skipback.blocks.cuts import Layout, Owned, Path, Place
 from skipback.blocks.passes import Behind, Met, Pass
 from skipback.blocks.trees import named_outputs
@@ -110,17 +112,21 @@ class Reading:
     def crosses(self, *, among_ports: bool = True) -> bool:
         """Whether the graphs behind two ports, or a port and the head, share an operation: a value jumped over a cut.
 
-        Tensors that pass one place together are ports of one block. Parameters may be shared.
+        Tensors that pass one place together are ports of one block. Parameters may be shared, and values made of them.
         """
-        groups: dict[object, set[object]] = {}
+        groups: dict[object, set[Node]] = {}
         for k in self.hidden:
             key = (self.run.met[k].calls, unit_of(str(self.blocks[k])))
             groups.setdefault(key, set()).update(self.reached[k].operations)
         outputs = [t for name, t in self.outputs.items() if not self.is_local(name)]
         head = self.run.behind(*outputs, *self.tops).operations
-        if any(not head.isdisjoint(group) for group in groups.values()):
-            return True
-        return among_ports and sum(map(len, groups.values())) != len(set().union(*groups.values()))
+        made, seen = self.run.behind(*self.run.passed).operations, set[Node]()
+        for group in groups.values():
+            common = (group & head) | (group & seen if among_ports else set())
+            if not all(is_made_of(operation, made) for operation in common):
+                return True
+            seen |= group
+        return False
 
 
 def unit_of(block: str) -> str:

@@ -143,7 +143,10 @@ class DirectRoute(CutRoute, runs=(Direct,)):
     def run(self, call: Call, context: BatchContext) -> Any:
         ahead = self.open(call, context) if self.looks_ahead or self.memory is not None else None
         cutter = self.cutter
-        before, cutter.run = cutter.run, (run := Pass(self.net_of[0], ports=self.layout.ports))
+        before, cutter.run = (
+            cutter.run,
+            (run := Pass(self.net_of[0], ports=self.layout.ports, constants=self.layout.constants)),
+        )
         try:
             output = call.forward(*call.args, **call.kwargs)
         finally:

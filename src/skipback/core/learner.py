@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from skipback.advice import INPUT_GRADIENT, TRANSFORMED, OptimizerWatch, advise, check_ranks
-from skipback.blocks import Gate, Layout, find, map_tensors, tapped
+from skipback.blocks import Gate, Layout, find, map_tensors, run_otherwise, tapped
 from skipback.blocks.contexts import all_trainable, untouched
 from skipback.blocks.outputs import joined_output
 from skipback.core.method import Method
@@ -266,7 +266,7 @@ class TaughtNetwork(nn.Module):
             frozen = frozenset()  # all are: then it is what would be trained that counts
         run = functools.partial(self.net, *args, **kwargs)
         with self.exact(), untouched(self.net), all_trainable(self.net):
-            layout = find(self.net, self.names, run, frozen)
+            layout = find(self.net, self.names, run, frozen, lambda: run_otherwise(self.net, args, kwargs))
         self._build(layout, functools.partial(self._plainly, run), functools.partial(self._look, layout, args, kwargs))
         self.show(self.summary())
 

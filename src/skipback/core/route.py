@@ -166,7 +166,10 @@ class CutRoute(Route):
     def cut(self, call: Call) -> tuple[Any, Pass]:
         """Run the network, cut. Returns its output, and what the pass met."""
         cutter = self.cutter
-        before, cutter.run = cutter.run, (run := Pass(self.net, ports=self.layout.ports))
+        before, cutter.run = (
+            cutter.run,
+            (run := Pass(self.net, ports=self.layout.ports, constants=self.layout.constants)),
+        )
         try:
             return call(), run
         finally:

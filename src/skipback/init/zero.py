@@ -4,12 +4,16 @@ Direct feedback teaches a hidden layer without its later weights, so training ca
 updates only the first block's weights (all later inputs are 0), later steps the others. Backprop stays at 0, and so
 does any method behind a ReLU, whose derivative at 0 is 0.
 
+Feedback that is a copy of the weights (FA as published) must be copied before they are set to 0: attach first.
+
 Paper: Nøkland, Direct Feedback Alignment Provides Learning in Deep Neural Networks (2016), arXiv 1609.01596; its code
-starts every dense and convolution layer of its tanh and sigmoid networks so, the output's and the biases included.
+starts every dense and convolution layer of its tanh and sigmoid networks so, the output's and the biases included. For
+FA it copies the weights first, and leaves the first layer of the MLP as drawn, which is an ordinary one there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -27,23 +31,28 @@ DEAD_OPERATIONS = ("ReluBackward0", "ThresholdBackward0", "HardshrinkBackward0",
 """The same activations as functions, by the names of their autograd nodes."""
 
 
-def zeros(net: nn.Module, example: Any = None) -> None:
+def zeros(net: nn.Module, example: Any = None, *, kept: Collection[str] = ()) -> None:
     """Set the weights and biases of all dense and convolution layers to 0, the output's included.
 
     Norms, embeddings, recurrent layers and attention's own parameters stay as they are.
 
     Args:
-        net: with tanh, sigmoid or another activation that has a slope at 0. No method need be attached.
+        net: with tanh, sigmoid or another activation that has a slope at 0. No method need be attached; one whose
+            feedback is a copy of the weights must be.
         example: an input (or a tuple of inputs). With it, a ReLU that is called as a function (`F.relu`) is found too:
             the network runs once, before a method is attached.
+        kept: names of layers that stay as they are: the first of an MLP under FA, as published.
 
     Raises:
         ValueError: the network has a ReLU (or another activation without a slope at 0), a layer computes its weight
-            from others, or there is no dense or convolution layer. Nothing was changed then.
+            from others, there is no dense or convolution layer, or none that `kept` names. Nothing was changed then.
     """
-    layers = {name: m for name, m in net.named_modules() if isinstance(m, DENSE + CONVOLUTIONS)}
+    layers = weight_layers(net)
     if not layers:
         raise ValueError("zeros: the network has no dense or convolution layer")
+    if unknown := sorted(set(kept) - set(layers)):
+        raise ValueError(f"zeros: no dense or convolution layer {unknown[0]!r} to keep; there are {', '.join(layers)}")
+    layers = {name: layer for name, layer in layers.items() if name not in kept}
     _refuse_dead(net, example)
     for name, layer in layers.items():
         if "weight" not in layer._parameters:
@@ -55,6 +64,11 @@ def zeros(net: nn.Module, example: Any = None) -> None:
         for layer in layers.values():
             for p in layer.parameters(recurse=False):
                 p.zero_()
+
+
+def weight_layers(net: nn.Module) -> dict[str, nn.Module]:
+    """The dense and convolution layers by name, in the order in which the network registers them."""
+    return {name: m for name, m in net.named_modules() if isinstance(m, DENSE + CONVOLUTIONS)}
 
 
 def _refuse_dead(net: nn.Module, example: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
@@ -22,6 +23,7 @@ from skipback.lab.config import Run
 from skipback.lab.data.pipeline import Feeds
 from skipback.lab.machine import device
 from skipback.lab.records import Folder, to_jsonl
+from skipback.lab.states import FINISHED
 from skipback.lab.together import train_together
 from skipback.lab.train import train
 from skipback.lab.trainer import check_augmented
@@ -133,9 +135,12 @@ class Session:
         """Show our own warnings as one line each, without the source line that raised them."""
         with warnings.catch_warnings():
             warnings.simplefilter("always", SkipbackWarning)
-            shown = warnings.showwarning
+            shown, said = warnings.showwarning, set[str]()
 
             def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+                if str(message) in said:  # of another seed, say
+                    return
+                said.add(str(message))
                 if issubclass(category, SkipbackWarning):
                     self.console.print(f"warning: {message}", style="yellow", soft_wrap=True, highlight=False)
                 else:
@@ -150,13 +155,19 @@ def _show(bar: Progress, task: TaskID, row: dict[str, Any]) -> None:
 
 
 def _describe(row: dict[str, Any]) -> str:
-    """Loss, score and speed, as the live line shows them."""
-    loss = row["test_loss"] if row.get("train_loss") is None else row["train_loss"]
-    score = (
-        f"{row['test_accuracy_percent']:6.2f} %"
-        if "test_accuracy_percent" in row
-        else f"test MSE {row['test_mse']:.4f}"
-    )
+    """Loss, score and speed, as the live line shows them; of a run that is over its state, where it is no result."""
+    split = "valid" if "valid_loss" in row and "test_loss" not in row else "test"
+    loss = row[f"{split}_loss"] if row.get("train_loss") is None and not row.get("state") else row["train_loss"]
+    accuracy, mse = row.get(f"{split}_accuracy_percent"), row.get(f"{split}_mse")
+    score = f"{accuracy:6.2f} %" if accuracy is not None else f"{split} MSE {_number(mse)}"
     speed = f"{row['samples_per_second']:>9,.0f} samples/s" if row.get("samples_per_second") else ""
     captured = "  captured" if row.get("steps") == "captured" else ""
-    return f"loss {loss:.4f}  {score}  {speed}{captured}"
+    state = f"  {row['state']}" if row.get("state", FINISHED) != FINISHED else ""
+    return f"loss {_number(loss)}  {score}  {speed}{captured}{state}"
+
+
+def _number(value: float | None) -> str:
+    """A loss; of one that is not finite, files say nothing."""
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    return f"{value:.4f}" if abs(value) < 1e7 else f"{value:.3g}"

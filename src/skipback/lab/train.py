@@ -12,6 +12,7 @@ from skipback.lab.data import Dataset
 from skipback.lab.data.pipeline import Feeds
 from skipback.lab.errors import about
 from skipback.lab.records import Folder, to_json, to_jsonl
+from skipback.lab.states import state_of
 from skipback.lab.trainer import Trainer
 from skipback.methods import TABLE as TITLES
 
@@ -72,7 +73,7 @@ def save(trainer: Trainer, folder: Folder) -> None:
 def summary_of(trainer: Trainer) -> dict[str, Any]:
     """What `summary.json` holds."""
     run, last = trainer.run, trainer.rows[-1]
-    kept = {key: value for key, value in last.items() if key not in ("epoch", "alignment")}
+    kept = {key: value for key, value in last.items() if key not in ("epoch", "alignment", "moved")}
     return {
         "method": run.method,
         "method_title": TITLES[run.method],
@@ -81,8 +82,9 @@ def summary_of(trainer: Trainer) -> dict[str, Any]:
         "seed": run.seed,
         "epochs": run.epochs,
         "epochs_reached": last["epoch"],
-        "state": "finished" if trainer.over is None else "stopped",
+        "state": state_of(trainer.rows, stopped=trainer.over is not None),
         **({} if trainer.over is None else {"stopped_by": trainer.over}),
+        **({} if trainer.start is None else {"start": trainer.start}),
         **trainer.scores(),
         **kept,  # as in the last row: its mean squared error is summed in another order
         "backprop_share": trainer.learner.backprop_share,

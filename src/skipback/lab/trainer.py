@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 import skipback
 from skipback.core.method import Method
+from skipback.core.records import SkipbackWarning
 from skipback.engine.capture.steps import Captured
-from skipback.lab import choices, machine, metrics, nets, stopping
+from skipback.lab import choices, machine, metrics, nets, stopping, zero_start
 from skipback.lab.capturing import capturing, order_of
 from skipback.lab.config import Run
 from skipback.lab.counting import Counted
@@ -25,6 +27,7 @@ from skipback.lab.data.pipeline import Feeds, feeds
 from skipback.lab.data.pipeline_rows import Feed
 from skipback.lab.errors import LabError
 from skipback.lab.losses import LOSSES, TaskLoss
+from skipback.lab.moving import Movement, cause
 from skipback.lab.optimizers import schedule_of, update_of
 from skipback.lab.tasks import RULES, remembers
 from skipback.learner import Learner
@@ -52,14 +55,17 @@ class Trainer:
         self.rules = RULES[self.data.task]
         self.loss: TaskLoss = self.rules.loss(run.loss or "ce")
         self.feed = self.data.train.on(self.device, self._targets)
-        splits = {"test": self.data.test, "valid": self.data.valid}
+        self.judged = "test" if run.validation is None else "valid"  # held-out rows are not the test split
+        splits = {self.judged: self.data.test, **({} if run.validation else {"valid": self.data.valid})}
         self.scored = {name: feed.on(self.device, self._targets) for name, feed in splits.items() if feed is not None}
         torch.set_num_threads(run.threads)
         arithmetic = choices.precision(run.precision)
         arithmetic.prepare(self.device)
         self.precision = arithmetic.step
         torch.manual_seed(run.seed)
+        self.start: str | None = None
         self.learner = self._learner()
+        self.movement = Movement(self.learner, self.feed.first(2).inputs)
         stopping.check(run, counted=self.rules.counts)
         self.update = update_of(run, self.learner)
         self.optimizer = self.update.bind(self.learner)
@@ -90,7 +96,11 @@ class Trainer:
         try:
             net = self._net(tuple(example[0].shape[1:]))
             method = self.rules.fit(run.method, _method(run, self.loss, len(self.feed)), self.feed)
-            return skipback.attach(net.to(self.device), method, example=example, seed=run.seed, show=None)
+            learner = skipback.attach(net.to(self.device), method, example=example, seed=run.seed, show=None)
+            if zero_start.of_net(run):  # after it, so that feedback is a copy of the weights as drawn
+                probe, of_output = self.feed.first(PROBE), self.loss.of_output
+                self.start = zero_start.zero_start(run.method, learner, probe, of_output)
+            return learner
         except LabError:
             raise
         except (ValueError, RuntimeError) as error:  # the net does not fit the data, or the method not the net
@@ -99,7 +109,8 @@ class Trainer:
     def _net(self, shape: tuple[int, ...]) -> nn.Module:
         run, data = self.run, self.data
         known = {name: data.needs[name] for name in nets.CARDS[run.net].needs if name in data.needs}
-        given, sizes = self.rules.given, {**run.sizes, **known}
+        drawn = {} if zero_start.of_net(run) is None else {"zero_init": False}  # what starts at 0 depends on the method
+        given, sizes = self.rules.given, {**run.sizes, **known, **drawn}
         return nets.build(run.net, shape, data.outputs, activation=run.activation, given=given, **sizes)
 
     def _captured(self) -> Captured | None:
@@ -150,12 +161,12 @@ class Trainer:
         return sum(size * total.item() for size, total in sums.items()) / samples
 
     def evaluate(self, scores: dict[str, metrics.Metric] | None = None) -> dict[str, float]:
-        """Score the test split, and the validation split where the source has one.
+        """Score the test split, and the validation split where the source has one; else the rows that were held out.
 
         Args:
-            scores: what is asked of the test split besides the loss; `None` for what a row of metrics has.
+            scores: what is asked of the split that judges besides the loss; `None` for what a row of metrics has.
         """
-        wanted = {"test": scores} if scores is not None else {}
+        wanted = {self.judged: scores} if scores is not None else {}
         found = [self._score(feed, name, wanted.get(name)) for name, feed in self.scored.items()]
         return {name: value for split in found for name, value in split.items()}
 
@@ -174,7 +185,7 @@ class Trainer:
         return {f"{split}_{name}": value for name, value in found.items()}
 
     def scores(self) -> dict[str, float]:
-        """All scores of the test split, for the summary."""
+        """All scores of the split that judges, for the summary."""
         return self.evaluate(self.rules.every(self.data, self.loss))
 
     def measure(self) -> list[dict[str, Any]]:
@@ -190,6 +201,7 @@ class Trainer:
             "epoch": epoch,
             "train_loss": train_loss,
             **self._counts(epoch),
+            **self._moved(epoch),
             **self.evaluate(),
             "train_seconds": self.seconds,
             "samples_per_second": done / self.seconds if self.seconds else None,
@@ -202,6 +214,25 @@ class Trainer:
         if self.counted is None:
             return {}
         return {"train_accuracy_percent": 100 * (1 - self.errors[-1]) if epoch else None}
+
+    def _moved(self, epoch: int) -> dict[str, bool]:
+        """Whether a hidden block has changed since the last row. Says once, and why, if none ever did.
+
+        Feedback that learns from 0 has taught nothing in the first step, so one step is too early to say.
+        """
+        moved = self.movement.moved()
+        if not epoch or moved is None:
+            return {}
+        steps = -(-len(self.feed) // self.run.batch_size)
+        first = (epoch - 1) * steps < 2 <= epoch * steps
+        if first and not moved and not any(row.get("moved") for row in self.rows):
+            batch = self.feed.first(PROBE)
+            why = cause(self.learner.eval(), batch.inputs, batch.t, self.loss.of_output, batch.ids)
+            said = (
+                f"method {self.run.method!r}: nothing moved: no weight of a hidden block has changed in epoch {epoch}"
+            )
+            warnings.warn(f"{said}, as {why}", SkipbackWarning, stacklevel=2)
+        return {"moved": moved}
 
     # ------------------------------------------------------------------------------------------------ checkpoints
 
@@ -227,6 +258,7 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.restore(state["schedule"])
         self.rows, self.seconds, self.errors = state["rows"], state["seconds"], state.get("errors", [])
+        self.movement.begin()
         self.shuffle.set_state(state["random"]["shuffle"])
         torch.set_rng_state(state["random"]["torch"])
         if self.device.type == "cuda":

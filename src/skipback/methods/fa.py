@@ -18,9 +18,10 @@ Defaults: B from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the distribution that dfa-t
 Deviations of the library's convention from dfa-torch, the code of Nøkland 2016:
 1. First feedback. dfa-torch feeds back a copy of the layer's initial weights, so that a ReLU network starts with the
    gradients of backprop. Here B is another draw from the same distribution; `as_published` copies.
-2. Zero start. dfa-torch sets the forward weights of tanh and sigmoid nets to 0 after that copy; that is a choice of the
-   network, and not made here.
-3. Batch scaling. dfa-torch sums the error over the batch; here the error has the scaling of the loss.
+2. Zero start. dfa-torch sets the forward weights of tanh and sigmoid nets to 0 after that copy, all but those of its
+   MLP's first layer; that is a choice of the network, and not made here. Attach first, then `skipback.init.zeros(net,
+   kept=[first])`: a copy of zeros would teach nothing, and is refused.
+3. Batch scaling. dfa-torch sums the error over batch and classes; here the error has the scaling of the loss.
 4. First layer. In its MLP the first layer is an ordinary one, in its conv net it has feedback, which nothing reads
    then; here every weight has B, and it is read when the input wants a gradient.
 """
@@ -48,10 +49,19 @@ PAPER = Paper(
 
 @dataclass(frozen=True)
 class InitialWeights(Transport):
-    """M = B, a copy of the weights at the time of `attach`."""
+    """M = B, a copy of the weights at the time of `attach`.
+
+    Raises:
+        ValueError: the weights of a layer are all 0, and so would be the error that it passes on, for ever.
+    """
 
     @override
     def init(self, weight: Tensor, generator: Generator) -> Tensor:
+        if not weight.is_meta and not bool(weight.any()):
+            raise ValueError(
+                f"the feedback would be a copy of weights that are all 0 (shape {tuple(weight.shape)}), and teach "
+                "nothing: attach first, and set the weights to 0 afterwards (skipback.init.zeros)"
+            )
         return weight.clone()
 
 

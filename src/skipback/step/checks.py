@@ -31,7 +31,7 @@ def meets_each_block_once(net: nn.Module, layout: Layout, args: tuple[Any, ...])
     The weights of a block that is called again, or that a checkpoint runs again in backward, cannot be updated between
     the two runs. The pass changes no buffer and no random state.
     """
-    around, run = _saving(), Pass(net, ports=layout.ports)
+    around, run = _saving(), Pass(net, ports=layout.ports, constants=layout.constants)
     inside: list[bool] = []
 
     def cut(place: Place, tree: Any) -> Any:

@@ -20,7 +20,7 @@ class StepPass(Pass):
     """
 
     def __init__(self, net: nn.Module, layout: Layout, meet: Callable[[str, Tensor], None]) -> None:
-        super().__init__(net, ports=layout.ports)
+        super().__init__(net, ports=layout.ports, constants=layout.constants)
         self.layout, self.meet = layout, meet
         self.blocks = dict(zip(layout.sites, layout.first.blocks, strict=True))
 

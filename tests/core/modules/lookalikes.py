@@ -304,6 +304,66 @@ class Speech(nn.Module):
         return self.classifier(self.layer_norm(h).mean(1))
 
 
+class RelativeLayer(nn.Module):
+    """Attention that also looks at how far away a token is."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv, self.norm = nn.Linear(width, 3 * width, bias=False), nn.LayerNorm(width)
+
+    def forward(self, x, relative):
+        q, k, v = self.qkv(x).chunk(3, -1)
+        scores = q @ k.transpose(1, 2) + torch.einsum("ntd,tsd->nts", q, relative)
+        return self.norm(x + scores.softmax(-1) @ v)
+
+
+class Relative(nn.Module):
+    """SpeechT5's encoder: one table of distances (T, T, D), which is not computed from the batch, for all layers."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        self.embed, self.positions = nn.Embedding(V, width), nn.Embedding(2 * T, width)
+        self.layers = nn.ModuleList([RelativeLayer(width), RelativeLayer(width)])
+        self.out = nn.Linear(width, C)
+
+    def forward(self, tokens):
+        places = torch.arange(tokens.shape[1])
+        h, relative = self.embed(tokens), self.positions(places[:, None] - places + T)
+        for layer in self.layers:
+            h = layer(h, relative)
+        return self.out(h.mean(1))
+
+
+class QueryLayer(nn.Module):
+    """Queries read the memory; what they ask for is added to what they have found."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, h, memory, query):
+        return self.norm(h + self.attention(h + query, memory, memory, need_weights=False)[0])
+
+
+class Queries(nn.Module):
+    """DETR's decoder: a learned query for each object, once for each sample, for all layers."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        self.source, self.query = nn.Linear(3, width), nn.Embedding(4, width)
+        self.layers = nn.ModuleList([QueryLayer(width), QueryLayer(width)])
+        self.out = nn.Linear(width, C)
+
+    def forward(self, x):
+        memory = torch.tanh(self.source(x))
+        query = self.query.weight.unsqueeze(0).repeat(len(x), 1, 1)
+        h = torch.zeros_like(query)
+        for layer in self.layers:
+            h = layer(h, memory, query)
+        return self.out(h.mean(1))
+
+
 # ------------------------------------------------------------------------------------------------------- recurrent
 
 
@@ -600,6 +660,10 @@ def _two(n):
     return (nets.batch((4, 3), n)[0], nets.batch((5, 3), n, seed=2)[0]), {}
 
 
+def _set(n):
+    return (nets.batch((4, 3), n)[0],), {}
+
+
 def _sound(n):
     return (nets.batch((3, T), n)[0],), {}
 
@@ -707,6 +771,28 @@ CASES = {
         tied=frozenset({"transformer.wte.weight"}),
     ),
     "encoder_decoder": Case(EncoderDecoder, _two, _own("source", "target", "encoder", "decoder", head="out.")),
+    "relative_positions": Case(
+        Relative,
+        _tokens,
+        {
+            "embed": ("embed.",),
+            "layers.0": ("layers.0.", "positions."),
+            "layers.1": ("layers.1.", "positions."),
+            "head": ("out.",),
+        },
+        tied=frozenset({"positions.weight"}),
+    ),
+    "queries": Case(
+        Queries,
+        _set,
+        {
+            "source": ("source.",),
+            "layers.0": ("layers.0.", "query."),
+            "layers.1": ("layers.1.", "query."),
+            "head": ("out.",),
+        },
+        tied=frozenset({"query.weight"}),
+    ),
     "lstm": Case(lambda: Recurrent(nn.LSTM), _tokens, _own("embed", "rnn", head="fc.")),
     "gru": Case(lambda: Recurrent(nn.GRU), _tokens, _own("embed", "rnn", head="fc.")),
     "gcn": Case(GCN, _nodes, _own("conv1", "conv2", head="conv3.")),

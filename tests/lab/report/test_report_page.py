@@ -76,7 +76,7 @@ def test_one_seed_has_no_interval(some_runs):
 def test_one_method(some_runs):
     page = text_of(some_runs(("dfa",)))
     assert "Without backpropagation, dfa (Direct feedback alignment) reaches a test accuracy of" in page
-    assert "There is no finished run of bp or the floor (hidden blocks frozen at random) to compare with." in page
+    assert "There is no result of bp or the floor (hidden blocks frozen at random) to compare with." in page
     assert "1 method × 3 seeds" in page
 
 
@@ -127,6 +127,53 @@ def test_repeated_runs_are_listed(a_run):
 def test_a_diverged_seed_is_said(a_run):
     page = text_of([a_run("dfa", 1), a_run("dfa", 2, summary={"test_accuracy_percent": None}), a_run("bp")])
     assert "1 of 2 diverged" in page
+
+
+def test_a_reference_that_did_not_move_is_none(a_run):
+    """All weights at 0: backprop stays there, and nothing ends 60 points above it."""
+    dead = {"state": "nothing moved"}
+    paths = [a_run("bp", seed, final=10.0, summary=dead) for seed in (1, 2)]
+    page = text_of([*paths, *(a_run("dfa", seed, final=70.0 + seed) for seed in (1, 2))])
+    assert "2 of 2 did not move" in page
+    assert "There is no result of bp or the floor" in page
+    assert "Without a result: bp (2 of 2 did not move)." in page
+    assert "backprop ." not in page
+    assert "reference" not in page.split("How this was made")[0]
+    assert "difference to" not in page
+
+
+@pytest.mark.parametrize("state", ["diverged", "nothing moved"])
+def test_runs_without_any_result_leave_a_report(a_run, tmp_path, state):
+    paths = [a_run(method, 1, final=10.0, summary={"state": state}) for method in ("bp", "dfa", "shallow")]
+    page = write(paths, tmp_path / "out").read_text(encoding="utf-8")
+    assert "No method without backpropagation has a result." in page
+    assert "Without a result: bp (1 of 1" in page
+    assert (tmp_path / "out" / "table.csv").read_text().count(f",{state},") >= 3
+
+
+def test_an_older_folder_that_diverged_is_found_out(a_run):
+    """It says no state: its last training loss is 10 times that of the start."""
+    path = a_run("bp", epochs=2)
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["train_loss"] = 31.0 if row["epoch"] else None
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "1 of 1 diverged" in text_of([path, a_run("dfa")])
+
+
+def test_starts_at_zero_are_told(a_run):
+    starts = {"dfa": "zero", "fa": "zero but for the first layer", "bp": "random"}
+    page = text_of([a_run(method, summary={"start": start}, zero_init=True) for method, start in starts.items()])
+    assert (
+        "Start: dfa all weights at 0; fa all but the first layer at 0; bp random weights, as no hidden weight would "
+        "leave 0." in page
+    )
+
+
+def test_older_folders_call_held_out_scores_test(a_run):
+    page = text_of([a_run("dfa", seed, final=90.0 + seed, validation="last") for seed in (1, 2)])
+    assert "reaches a validation accuracy of 91.50" in page
+    assert "test accuracy" not in page
 
 
 def test_methods_of_different_length_show_their_epochs(a_run):

@@ -41,7 +41,7 @@ def test_what_the_seeds_do_not_tell_apart_is_said(a_run):
     finals = {"bp": (97, 97.5, 96.9), "dfa": (97.2, 97.0, 97.1), "f3": (97.0, 97.2, 96.8)}
     paths = [a_run(method, seed, final=x) for method, row in finals.items() for seed, x in enumerate(row)]
     assert "The seeds do not tell it apart from f3 or backprop." in said(paths)
-    assert "no finished run of the floor" in said(paths)
+    assert "no result of the floor" in said(paths)
 
 
 def test_seeds_that_are_all_equal_have_no_interval(a_run):

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from skipback.lab.report.metric import ACCURACY, MSE, ReportedMetric
 from skipback.lab.report.reading import RecordedRun, held
 from skipback.lab.report.stats import Difference, difference
+from skipback.lab.states import UNMOVED
 
 BACKPROP = "bp"
 FLOOR = "shallow"
@@ -45,10 +47,15 @@ class Arm:
         return self.settings.get("anchor") is not None
 
     def finals(self, metric: ReportedMetric) -> dict[int, float]:
-        """Result by seed. Empty when any seed diverged: a mean over the survivors would flatter the method."""
+        """Result by seed. Empty when any seed has none: a mean over the survivors would flatter the method."""
         values = {run.config.seed: run.final(metric) for run in self.runs}
         known = {seed: value for seed, value in values.items() if value is not None}
         return known if len(known) == len(values) else {}
+
+    def lost(self, metric: ReportedMetric) -> str:
+        """How many of its runs have no result, and why, in words; empty where all have one."""
+        states = Counter(run.state for run in self.runs if run.final(metric) is None)
+        return ", ".join(f"{count} of {len(self.runs)} {_no_result(state)}" for state, count in states.items())
 
     def mean(self, key: str) -> float | None:
         """The mean of a cost (seconds, samples per second, MiB) over the runs that recorded it."""
@@ -93,23 +100,27 @@ class Section:
         return difference(ours, to.finals(self.metric))
 
 
+def _no_result(state: str | None) -> str:
+    return "did not move" if state == UNMOVED else "diverged"  # a score that is not finite says so by itself
+
+
 def sections(runs: Sequence[RecordedRun]) -> tuple[Section, ...]:
     """Group runs by data set, net and kind of result, in the order of their first run."""
     known = {_net(run): metric for run in reversed(runs) if (metric := _metric(run))}
     groups: dict[tuple[str, ReportedMetric], list[RecordedRun]] = {}
     for run in runs:
-        metric = _metric(run) or known.get(_net(run), ACCURACY)
+        metric = _metric(run) or known.get(_net(run), replace(ACCURACY, split=run.split))
         groups.setdefault((_net(run), metric), []).append(run)
     return tuple(_section(group, metric) for (_, metric), group in groups.items())
 
 
 def _metric(run: RecordedRun) -> ReportedMetric | None:
     """Which result the run reports; None while it has reported none."""
+    kinds = [replace(metric, split=run.split) for metric in (ACCURACY, MSE)]
     records = (run.summary, *reversed(run.evaluations))
-    found = (
-        metric for record in records for metric in (ACCURACY, MSE) if getattr(record, metric.key, None) is not None
+    return next(
+        (metric for record in records for metric in kinds if getattr(record, metric.key, None) is not None), None
     )
-    return next(found, None)
 
 
 def _net(run: RecordedRun) -> str:

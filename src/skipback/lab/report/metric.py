@@ -14,12 +14,23 @@ HUGE = 1e7
 class ReportedMetric:
     """What counts as the result of a run, and which way is better."""
 
-    key: str  # in metrics.jsonl and summary.json
-    label: str
+    name: str  # in metrics.jsonl and summary.json, behind the split
+    word: str
     unit: str  # of a value
     points: str  # of a difference, where it has a unit of its own
     places: int  # decimals to show
     lower_is_better: bool = False
+    split: str = "test"  # "valid": of training rows that were held out
+
+    @property
+    def key(self) -> str:
+        """In metrics.jsonl and summary.json."""
+        return f"{self.split}_{self.name}"
+
+    @property
+    def label(self) -> str:
+        """With the split that it is of."""
+        return f"{'validation' if self.split == 'valid' else self.split} {self.word}"
 
     @property
     def sign(self) -> int:
@@ -50,8 +61,8 @@ class ReportedMetric:
         return f"<{least:.{self.places}f}" if value < least / 2 else f"{value:.{self.places}f}"
 
 
-ACCURACY = ReportedMetric(key="test_accuracy_percent", label="test accuracy", unit="%", points="points", places=2)
-MSE = ReportedMetric(key="test_mse", label="test MSE", unit="", points="", places=4, lower_is_better=True)
+ACCURACY = ReportedMetric(name="accuracy_percent", word="accuracy", unit="%", points="points", places=2)
+MSE = ReportedMetric(name="mse", word="MSE", unit="", points="", places=4, lower_is_better=True)
 
 
 def amounts(values: Sequence[float | None]) -> list[str]:

@@ -116,12 +116,11 @@ def _rows(section: Section, look: Mapping[str, LineStyle]) -> list[View]:
 def _row(section: Section, arm: Arm) -> View:
     metric, finals, gap = section.metric, arm.finals(section.metric), section.gap(arm, section.backprop)
     found = estimate(list(finals.values())) if finals else None
-    lost = sum(run.final(metric) is None for run in arm.runs)
     return {
         "label": arm.label,
         "title": arm.title,
-        "role": "reference" if arm.method == BACKPROP else "floor" if arm.floor else "",
-        "result": metric.text(found.mean) if found else f"{lost} of {len(arm.runs)} diverged",
+        "role": "" if not finals else "reference" if arm.method == BACKPROP else "floor" if arm.floor else "",
+        "result": metric.text(found.mean) if found else arm.lost(metric),
         "half": _half(metric, found),
         "difference": ("+" if gap.mean >= 0 else "") + metric.text(gap.mean) if gap else "",
         "difference_half": _half(metric, gap),

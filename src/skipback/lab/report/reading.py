@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from skipback.lab.config import usual
 from skipback.lab.errors import LabError
 from skipback.lab.report.metric import ReportedMetric
+from skipback.lab.states import DIVERGED, UNMOVED, state_of
 
 LATER = (
     *("batch_norm", "dropout", "input_dropout", "zero_init", "prepare", "zca_epsilon", "augment"),
@@ -73,6 +74,11 @@ class Evaluation(_Record):
     epoch: int
     test_accuracy_percent: float | None = None
     test_mse: float | None = None
+    valid_accuracy_percent: float | None = None
+    valid_mse: float | None = None
+    train_loss: float | None = None
+    test_loss: float | None = None
+    valid_loss: float | None = None
     alignment: tuple[Port, ...] = ()
 
 
@@ -80,8 +86,12 @@ class Summary(_Record, extra="allow"):
     """summary.json: what a finished run came to."""
 
     method_title: str = ""
+    state: str | None = None  # folders of older versions do not say
+    start: str | None = None  # of the weights, where a start at 0 was asked for
     test_accuracy_percent: float | None = None
     test_mse: float | None = None
+    valid_accuracy_percent: float | None = None
+    valid_mse: float | None = None
     train_seconds: float | None = None
     samples_per_second: float | None = None
     peak_memory_mib: float | None = None
@@ -112,10 +122,24 @@ class RecordedRun:
         """The epoch of the last evaluation; 0 where there is none."""
         return self.evaluations[-1].epoch if self.evaluations else 0
 
+    @property
+    def split(self) -> str:
+        """Whose scores are its results: those of the test split, or of training rows that were held out."""
+        return "test" if self.settings.get("validation") is None else "valid"
+
+    @property
+    def state(self) -> str | None:
+        """How it ended; None while it has not. Of an older folder as far as its losses tell."""
+        if self.summary is None:
+            return None
+        return self.summary.state or state_of([e.model_dump(exclude_unset=True) for e in self.evaluations])
+
     def final(self, metric: ReportedMetric) -> float | None:
-        """The result of a finished run, None where it has no finite one (it diverged)."""
-        value = getattr(self.summary, metric.key, None)
-        return value if value is not None and math.isfinite(value) else None
+        """The result of a run that is over; None where that is none: it diverged, or nothing moved."""
+        value: float | None = getattr(self.summary, metric.key, None)
+        if value is None or not math.isfinite(value) or self.state in (DIVERGED, UNMOVED):
+            return None
+        return value
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
@@ -141,16 +165,26 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 def read_run(path: Path) -> RecordedRun:
     """Read one run folder."""
     done = (path / "summary.json").exists()
+    config = Config.read(_object(path / "config.json"), path / "config.json")
+    held_out, rows = config.model_dump().get("validation") is not None, path / "metrics.jsonl"
+    summary = Summary.read(_of_split(_object(path / "summary.json"), held_out), path / "summary.json") if done else None
     return RecordedRun(
         path=path,
-        config=Config.read(_object(path / "config.json"), path / "config.json"),
+        config=config,
         env=_object(path / "env.json") if (path / "env.json").exists() else {},
-        evaluations=_evaluations(path / "metrics.jsonl", done) if done or (path / "metrics.jsonl").exists() else (),
-        summary=Summary.read(_object(path / "summary.json"), path / "summary.json") if done else None,
+        evaluations=_evaluations(rows, done, held_out) if done or rows.exists() else (),
+        summary=summary,
     )
 
 
-def _evaluations(path: Path, done: bool) -> tuple[Evaluation, ...]:
+def _of_split(record: dict[str, object], held_out: bool) -> dict[str, object]:
+    """Scores of held-out rows by their name; older folders call them `test_*`."""
+    if not held_out:
+        return record
+    return {f"valid_{key[5:]}" if key.startswith("test_") else key: value for key, value in record.items()}
+
+
+def _evaluations(path: Path, done: bool, held_out: bool) -> tuple[Evaluation, ...]:
     """All evaluations by epoch; of an epoch evaluated twice (a resumed run) the later line counts."""
     *lines, last = _text(path).split("\n")
     if done:  # else a line without its end is still being written
@@ -158,7 +192,7 @@ def _evaluations(path: Path, done: bool) -> tuple[Evaluation, ...]:
     found: dict[int, Evaluation] = {}
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            record = Evaluation.read(_parse(line, path, number), f"{path}, line {number}")
+            record = Evaluation.read(_of_split(_parse(line, path, number), held_out), f"{path}, line {number}")
             found[record.epoch] = record
     return tuple(found[epoch] for epoch in sorted(found))
 

@@ -15,10 +15,10 @@ def table(runs: Sequence[RecordedRun], parts: Sequence[Section]) -> str:
     repeated = {id(run) for section in parts for run in section.repeated}
     rows = []
     for run in runs:
-        status = "unfinished" if not run.summary else "repeated" if id(run) in repeated else "finished"
+        status = "repeated" if id(run) in repeated else run.state or "unfinished"
         row: dict[str, object] = {"folder": run.path.as_posix(), "status": status}
         row |= run.config.model_dump() | {"epochs_reached": run.epochs_reached}
-        rows.append(row | (run.summary.model_dump() if run.summary else {}))
+        rows.append(row | (run.summary.model_dump(exclude_unset=True) if run.summary else {}))
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()

@@ -53,11 +53,42 @@ def summary(section: Section) -> list[str]:
     """The result in a few plain sentences."""
     done = [arm for arm in section.ranked if arm.method != BACKPROP and not arm.floor and arm.finals(section.metric)]
     rivals, anchored = [arm for arm in done if not arm.anchored], [arm for arm in done if arm.anchored]
+    about = [*_held_out(section), *_starts(section)]
     if not rivals:
-        none = "No run of a method without backpropagation has finished yet."
-        return [*_held_out(section), none, *_anchored(section, anchored)]
+        return [*about, _none(section), *_lost(section), *_anchored(section, anchored)]
     found = [*_best(section, rivals[0], rivals[1:]), *_unbeaten(section, rivals)]
-    return [*_held_out(section), *found, *_anchored(section, anchored), *_shared_rate(section)]
+    return [*about, *found, *_lost(section), *_anchored(section, anchored), *_shared_rate(section)]
+
+
+def _none(section: Section) -> str:
+    """Why there is nothing to rank: no run is over yet, or all that are have no result."""
+    if any(arm.method != BACKPROP and not arm.floor and not arm.anchored for arm in section.arms):
+        return "No method without backpropagation has a result."
+    return "No run of a method without backpropagation has finished yet."
+
+
+def _lost(section: Section) -> list[str]:
+    """Which runs have no result, and so are in no mean and no reference."""
+    told = [f"{arm.label} ({lost})" for arm in section.ranked if (lost := arm.lost(section.metric))]
+    return [f"Without a result: {_list(told)}."] if told else []
+
+
+def _starts(section: Section) -> list[str]:
+    """Where a start at 0 was asked for, who has which: what cannot leave 0 does not start there."""
+    starts: dict[str, list[str]] = {}
+    for arm in section.arms:
+        for start in dict.fromkeys(run.summary.start for run in arm.runs if run.summary and run.summary.start):
+            starts.setdefault(start, []).append(arm.label)
+    told = {
+        "zero": "all weights at 0",
+        "zero but for the first layer": "all but the first layer at 0",
+        "random": "random weights, as no hidden weight would leave 0",
+    }
+    return (
+        [f"Start: {'; '.join(f'{_list(arms)} {told.get(start, start)}' for start, arms in starts.items())}."]
+        if starts
+        else []
+    )
 
 
 def _held_out(section: Section) -> list[str]:
@@ -103,7 +134,7 @@ def _unbeaten(section: Section, rivals: Sequence[Arm]) -> list[str]:
     """Which methods do not beat the floor beyond the interval; and which of the two references is missing."""
     references = (section.backprop, BACKPROP), (section.floor, "the floor (hidden blocks frozen at random)")
     missing = _list([name for arm, name in references if arm is None], "or")
-    texts = [f"There is no finished run of {missing} to compare with."] if missing else []
+    texts = [f"There is no result of {missing} to compare with."] if missing else []
     gaps = {arm.label: section.gap(arm, section.floor) for arm in rivals}
     lost = [label for label, gap in gaps.items() if gap and (gap.sign == 0 or gap.mean * section.metric.sign <= 0)]
     return [f"Not better than the floor beyond the interval: {_list(lost)}.", *texts] if lost else texts
