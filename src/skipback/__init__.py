@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         transport,
         update,
     )
+    from skipback.adversaries import adversarial
     from skipback.advice import SkipbackWarning
     from skipback.core import feedback
     from skipback.core.method import Direct, Exact, HeadOnly, Method, Paper
@@ -98,6 +99,7 @@ _HOME = {
     "stages": "engine.stages",
     "Wavefront": "engine.wave.wavefront",
     "wavefront": "engine.wave.wavefront",
+    "adversarial": "adversaries",
     "alignment": "measure.alignment",
     "audit": "measure.audit",
     "feedback_alignment": "measure.feedback",
@@ -130,6 +132,7 @@ __all__ = [
     "Perturbed",
     "SkipbackWarning",
     "Wavefront",
+    "adversarial",
     "alignment",
     "anchored",
     "attach",

@@ -81,6 +81,31 @@ def test_a_discovery_pass_leaves_nothing_behind_that_hooks_of_others_have_saved(
     assert all(p.waiting == 0 for p in net.parameters())
 
 
+class Recording(nn.Module):
+    """Hooks of its own record what its layers return, and its head reads that, as in some of transformers' models."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out, self.states = nn.Linear(10, 16), nn.Linear(16, 16), nn.Linear(16, 3), []
+        for layer in (self.a, self.b):
+            layer.register_forward_hook(lambda layer, args, output: self.states.append(output))
+
+    def forward(self, x):
+        self.states.clear()
+        self.b(torch.tanh(self.a(x)))
+        return self.out(torch.tanh(self.states[0] + self.states[1]))
+
+
+def test_hooks_that_record_what_is_cut_after_its_module_see_what_flows_on():
+    net = made(Recording)
+    learner = attached(net, blocks=["a", "b"])
+    y = net(X)
+    F.cross_entropy(y, T).backward()
+    h = torch.tanh(F.linear(X, net.a.weight, net.a.bias)).detach()
+    torch.testing.assert_close(net.a.weight.grad, (error(y) @ learner.feedback["a"]).T @ X, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(net.b.weight.grad, (error(y) @ learner.feedback["b"]).T @ h, rtol=1e-9, atol=1e-12)
+
+
 # ------------------------------------------------------------------------------------------------- compiled networks
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from skipback.lab import data, metrics
-from skipback.lab import trainer as trainer_module
+from skipback.lab import data, metrics, scoring
 from skipback.lab.config import Run
 from skipback.lab.data import DataError, prepare
 from skipback.lab.data.augment import Augments, Crop, Flip, Resize, ResizedCrop
@@ -201,7 +200,7 @@ def test_a_trainer_learns_from_bytes_augmented():
 
 
 def test_losses_are_means_over_samples_not_batches(monkeypatch):
-    monkeypatch.setattr(trainer_module, "EVAL_BATCH", 50)  # 1,437 and 360 rows: the last batch is smaller
+    monkeypatch.setattr(scoring, "EVAL_BATCH", 50)  # 1,437 and 360 rows: the last batch is smaller
     digits = data.load("digits")
     trainer = Trainer(run(method="bp", lr=1e-12), digits)
     with torch.no_grad():

@@ -8,6 +8,8 @@ from skipback.lab.cli import main
 
 RUN = "train digits --width 12 --depth 2 --batch-size 64 --epochs 4 --lr 1e-2".split()
 
+FOLDERS = ("whole", "broken")
+
 SETTINGS = {
     "step": "--schedule step:2:.5",
     "exponential": "--schedule exponential:.9 --optimizer nadam",
@@ -17,6 +19,11 @@ SETTINGS = {
     "decayed feedback": "--method dkp --feedback-decay .1 --weight-decay .01 --schedule inverse:.1",
     "stop at an error": "--stop-train-error .7 --epochs 9",
     "stop where it settles": "--stop-change .05 --epochs 9 --method bp",
+    "adversarial": "--adversarial .1 --keep-clean-gradients --loss bce --reduction sum --optimizer sgd --lr 1e-4",
+    "dropout in two passes": "--adversarial .1 --dropout .3 --max-out-norm 1 --max-in-norm .5",
+    "seeds": "--weight-seed 4 --feedback-seed 5 --order-seed 6 --dropout .2 --method f3",
+    "looks": "--align-every 7 --align-on test --align-rows 50 --score-train --limit 300",
+    "evaluations": "--eval-every 3 --epochs 7 --schedule auto",
     "nesterov": "--optimizer sgd --momentum .9 --nesterov --weight-decay .01 --method f3",
 }
 
@@ -37,6 +44,9 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, capsys, monkeypat
     while main([*argv, str(tmp_path / "broken")]) == 130:
         stops += 1
     assert stops > 2
+    looks = [tmp_path / which / f"{next((tmp_path / which).iterdir()).name}" / "alignment.jsonl" for which in FOLDERS]
+    assert looks[0].exists() == looks[1].exists() == ("--align-every" in argv)
+    assert not looks[0].exists() or looks[0].read_text() == looks[1].read_text()
     (folder,) = (tmp_path / "whole").glob("*-seed1")
     assert same(bits(folder), bits(tmp_path / "broken" / folder.name))
     summaries = [(tmp_path / which / folder.name / "summary.json").read_text() for which in ("whole", "broken")]

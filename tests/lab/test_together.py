@@ -13,7 +13,7 @@ from skipback.lab import checkpoint, together, train
 from skipback.lab.cli import main
 
 FAST = ["--epochs", "2", "--width", "8", "--depth", "1", "--batch-size", "64", "--lr", "1e-2", "--seeds", "3"]
-FILES = {"config.json", "env.json", "metrics.jsonl", "checkpoint.safetensors", "summary.json", ".lock"}
+FILES = {"config.json", "env.json", "metrics.jsonl", "checkpoint.safetensors", "summary.json", "history.csv", ".lock"}
 
 
 def run(*argv):
@@ -60,6 +60,8 @@ def same_runs(folder, single):
         "--method shallow --optimizer rmsprop",
         "--method dfa --optimizer nadam --schedule step:1:.5 --weight-decay .1",
         "--method drtp --optimizer sgd --momentum .9 --nesterov --schedule inverse:.1",
+        "--method dfa --reduction sum --loss bce --score-train --eval-every 2",
+        "--method f3 --reduction sum --as-published --loss bce --lr 1e-3 --order-seed 5 --weight-seed 4",
     ],
 )
 def test_the_folders_are_those_of_single_runs(tmp_path, capsys, choice):
@@ -67,7 +69,7 @@ def test_the_folders_are_those_of_single_runs(tmp_path, capsys, choice):
     assert run(*choice.split(), "--out", tmp_path / "single") == 0
     same_runs(tmp_path / "together", tmp_path / "single")
     said = capsys.readouterr().out
-    assert all(said.count(f"{choice.split()[1]}-seed{seed}: loss") == 2 for seed in (1, 2, 3))
+    assert all(said.count(f"-seed{seed}: loss") == 2 for seed in (1, 2, 3))
 
 
 def test_an_interrupted_run_goes_on_and_the_one_that_fell_behind_catches_up(tmp_path, monkeypatch, capsys):
@@ -137,6 +139,19 @@ def test_what_cannot_be_batched_is_refused_in_one_line(tmp_path, capsys, argv, m
     assert said.startswith("error: --together: member 0: ")
     assert message in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "argv", [["--adversarial", ".1"], ["--max-in-norm", "1"], ["--max-out-norm", "1"], ["--align-every", "3"]]
+)
+def test_what_each_run_does_for_itself_is_refused(tmp_path, capsys, argv):
+    assert run(*argv, "--together", "--out", tmp_path) == 2
+    assert capsys.readouterr().err == f"error: {argv[0]}: not with --together, whose seeds take every step together\n"
+
+
+def test_a_sum_that_must_be_told_is_refused(tmp_path, capsys):
+    assert run("--method", "f3", "--reduction", "sum", "--together", "--out", tmp_path) == 2
+    assert "--reduction sum: not with --together for a signal that is known before the loss" in capsys.readouterr().err
 
 
 def test_together_needs_seeds(capsys):

@@ -36,7 +36,8 @@ class Loop(Trainer):
             self.optimizer.step()
             self.optimizer.zero_grad()
             total, samples = total + loss.detach() * len(batch), samples + len(batch)
-        self.errors.append(wrong / samples)
+        self.counted.take(torch.tensor(samples - wrong), samples)
+        self.close_epoch(0.0)
         return total.item() / samples
 
 

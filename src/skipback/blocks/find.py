@@ -125,7 +125,7 @@ def _settled(
 def _again(net: nn.Module, places: Sequence[Place], other: Callable[[], object]) -> Pass | None:
     traced = Pass(net, places, traced=True)
     try:
-        with cutting(net, places, traced.cut):
+        with cutting(net, places, traced.cut, first=True):
             other()
     except Exception:  # a network of a fixed batch size may fail anywhere: then nothing is known
         return None
@@ -141,7 +141,7 @@ def _trace(
 ) -> Reading:
     """Run the network once, cut, and read what the pass met."""
     traced = Pass(net, places, traced=True, constants=uncut)
-    with cutting(net, places, traced.cut):
+    with cutting(net, places, traced.cut, first=True):
         output = run()
     return Reading(traced, named_outputs(output), frozen)
 

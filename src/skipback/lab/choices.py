@@ -6,6 +6,7 @@ The tables are plain data and import no torch; the functions below turn a checke
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,6 +63,8 @@ SIGNALS = (
 )
 
 LOSSES = ("ce", "bce", "mse")
+REDUCTIONS = ("mean", "sum")
+ROWS = ("train", "test", "valid")
 OPTIMIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "adam": ("Adam", ("weight_decay",)),
     "sgd": ("SGD", ("weight_decay", "momentum", "dampening", "nesterov")),
@@ -218,6 +221,12 @@ def learns_feedback(name: str, *, as_published: bool) -> bool:
 
     plain = method(name, as_published=as_published, feedback=None, signal=None, loss=LOSSES["ce"], samples=1)
     return plain.base.learns_feedback
+
+
+def device_names(name: str | None) -> tuple[str, ...]:
+    """The devices, and a GPU by its number where one is asked for."""
+    numbered = name is not None and re.fullmatch(r"cuda:\d{1,3}", name)
+    return (*DEVICES, *((name,) if numbered and name is not None else ()))
 
 
 def precision(name: str) -> Arithmetic:

@@ -32,6 +32,7 @@ class Output(BaseModel):
     out: Path | None = Field(None, description="folder for the runs (default runs/DATASET)")
     as_json: Json = Field(False, description="print one JSON line per run, and nothing else")
     config: Path | None = Field(None, description="start from a .toml, or a run's config.json")
+    dry_run: bool = Field(False, description="make one step of each run, and write nothing")
 
 
 class Train(Output, config.Run):
@@ -123,7 +124,11 @@ def _train(argv: Sequence[str]) -> None:
     session = Session(
         options.out or Path("runs") / options.dataset, as_json=options.as_json, command=_command("train", argv)
     )
-    session.train([config.Run(**{**fields, "seed": seed}) for seed in seeds], together=options.together)
+    runs = [config.Run(**{**fields, "seed": seed}) for seed in seeds]
+    if options.dry_run:
+        session.dry_run(runs)
+        return
+    session.train(runs, together=options.together)
     session.say(f"runs are in {session.out}; `skipback report {session.out}` draws them")
 
 
@@ -151,6 +156,9 @@ def _compare(argv: Sequence[str]) -> None:
     session = Session(
         options.out or Path("runs") / f"compare-{options.dataset}", as_json=options.as_json, command=command
     )
+    if options.dry_run:
+        session.dry_run(runs)
+        return
     session.train(runs)
     session.report([session.out / run.name for run in runs], show=options.open)
 

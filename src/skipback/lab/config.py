@@ -56,6 +56,7 @@ class Settings(BaseModel):
     input_dropout: float = Field(0.0, ge=0, lt=1, description="probability, on the input of the mlp")
     zero_init: bool = Field(False, description="start all weights at 0")
     loss: str | None = Field(None, description="ce, bce, mse (default: ce; mse for values)")
+    reduction: str = Field("mean", description="of the loss over batch and outputs: mean, sum")
     optimizer: str = Field("adam", description=_one_of(choices.OPTIMIZERS))
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False, description="learning rate")
     schedule: str | None = Field(
@@ -86,27 +87,48 @@ class Settings(BaseModel):
     signal: str | None = Field(None, description="of `skipback list signals`, for f3")
     anchor: int | None = Field(None, ge=1, description="plain backprop in every k-th training pass")
     as_published: bool = Field(False, description="the update of the original code")
+    max_in_norm: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="cap of a column's norm (of a unit's outgoing weights), each step"
+    )
+    max_out_norm: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="cap of a row's norm (of a unit's incoming weights), each step"
+    )
+    adversarial: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="train on x + EPS sign(dL/dx), by exact backprop"
+    )
+    keep_clean_gradients: bool = Field(False, description="... and add the exact gradients of the clean batch")
     stop_train_error: float | None = Field(
         None, gt=0, lt=1, description="stop at this training error, a fraction, smoothed: m = .75 m + .25 error"
     )
     stop_change: float | None = Field(
         None, ge=0, lt=1, description="stop where the training error, a fraction, changes by no more in an epoch"
     )
-    device: str = Field("auto", description=_one_of(choices.DEVICES))
+    weight_seed: int | None = Field(None, ge=0, le=2**31 - 1, description="of weights and dropout (default: --seed)")
+    feedback_seed: int | None = Field(None, ge=0, le=2**31 - 1, description="of feedback (default: --seed)")
+    order_seed: int | None = Field(None, ge=0, le=2**31 - 1, description="of the batch order (default: --seed)")
+    limit: int | None = Field(None, ge=1, description="only the first N training rows")
+    eval_every: int = Field(1, ge=1, description="epochs from one evaluation to the next")
+    score_train: bool = Field(False, description="also score all training rows, in eval mode")
+    align_on: str = Field("train", description="rows that the alignment is measured on: train, test, valid")
+    align_rows: int = Field(256, ge=1, description="the first N of them")
+    align_every: int | None = Field(None, ge=1, description="also at every N-th step, into alignment.jsonl")
+    device: str = Field("auto", description=f"{_one_of(choices.DEVICES)}, cuda:N")
     threads: int = Field(1, ge=1, le=1024, description="CPU threads, which help wide layers")
     precision: str = Field("auto", description=_one_of(choices.PRECISIONS))
     compile: bool = Field(False, description="convolutions and the like through torch.compile")
 
-    @field_validator("net", "loss", *OPTIMIZERS, "signal", "device", "precision", "validation")
+    @field_validator("net", "loss", "reduction", *OPTIMIZERS, "signal", "device", "precision", "validation", "align_on")
     @classmethod
     def _known(cls, value: str | None, info: Any) -> str | None:
         tables: dict[str, Any] = {
             "net": nets.TABLE,
             "loss": choices.LOSSES,
+            "reduction": choices.REDUCTIONS,
+            "align_on": choices.ROWS,
             "optimizer": choices.OPTIMIZERS,
             "feedback_optimizer": choices.OPTIMIZERS,
             "signal": choices.SIGNALS,
-            "device": choices.DEVICES,
+            "device": choices.device_names(value),
             "precision": choices.PRECISIONS,
             "validation": choices.SPLITS,
         }
@@ -201,6 +223,7 @@ class Settings(BaseModel):
             ("batch_norm_at", self.batch_norm, "--batch-norm"),
             ("dropout_first", self.dropout, "--dropout"),
             ("zca_epsilon", self.prepare == "zca", "--prepare zca"),
+            ("keep_clean_gradients", self.adversarial, "--adversarial"),
         ):
             if not taken and getattr(self, option) != type(self).model_fields[option].default:
                 raise LabError(f"{_flag(option)} says nothing without {needed}")

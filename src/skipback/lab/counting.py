@@ -44,6 +44,11 @@ class Counted:
         self.seen.fill_(seen)
 
     @property
+    def percent(self) -> float:
+        """The share of right rows since the reset, in percent."""
+        return 100 * int(self.right) / int(self.seen) if int(self.seen) else float("nan")
+
+    @property
     def error(self) -> float:
         """The share of wrong rows since the reset; NaN if there was none. Waits for the device."""
         right, seen = int(self.right), int(self.seen)

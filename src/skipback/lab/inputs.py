@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
@@ -26,7 +27,7 @@ def inputs(run: Run) -> Dataset | Feeds:
     """
     card, task = data.card(run.dataset), _task(run)
     _check(run, card, task)
-    asked = next((option for option in OPTIONS if getattr(run, option)), None)
+    asked = next((option for option in (*OPTIONS, "limit") if getattr(run, option)), None)
     if (special := feeding.special(run)) is not None:
         if asked is not None:
             raise LabError(f"--{asked} {getattr(run, asked)}: net {run.net!r} takes the codes of a table: leave it out")
@@ -40,7 +41,7 @@ def of_rows(run: Run, rows: Dataset) -> Dataset | Feeds:
     Raises:
         LabError: they cannot be.
     """
-    rows = _split(run, rows)
+    rows = _limited(run, _split(run, rows))
     if run.prepare is None and run.augment is None:
         return data.standard(run.dataset, rows)
     return _feeds(run, rows)
@@ -49,7 +50,8 @@ def of_rows(run: Run, rows: Dataset) -> Dataset | Feeds:
 def key(run: Run) -> Hashable:
     """Runs with equal keys have equal inputs."""
     held = (run.validation, run.held_out, run.split_seed, run.distinct)
-    return run.dataset, _task(run), run.net, run.context, run.prepare, run.zca_epsilon, run.augment, *held
+    prepared = (run.prepare, run.zca_epsilon, run.augment, run.limit)
+    return run.dataset, _task(run), run.net, run.context, *prepared, *held
 
 
 def _task(run: Run) -> Task:
@@ -62,6 +64,16 @@ def _split(run: Run, rows: Dataset) -> Dataset:
     by = choices.splitter(run.validation, held=run.held_out, seed=run.split_seed, distinct=run.distinct)
     with _naming(f"--validation {run.validation}"):
         return splits.hold_out(rows, by)
+
+
+def _limited(run: Run, rows: Dataset) -> Dataset:
+    """The first training rows alone; what is fitted is fitted on them."""
+    if run.limit is None:
+        return rows
+    if run.limit > len(rows.train.x):
+        raise LabError(f"--limit {run.limit}: {run.dataset!r} trains on {len(rows.train.x)} rows here")
+    few = dataclasses.replace(rows.train, x=rows.train.x[: run.limit], t=rows.train.t[: run.limit])
+    return dataclasses.replace(rows, train=few)
 
 
 def _feeds(run: Run, rows: Dataset) -> Feeds:
@@ -97,7 +109,7 @@ def _check(run: Run, card: Card, task: Task) -> None:
     Raises:
         LabError: names the flag and what would be right.
     """
-    for option in OPTIONS:
+    for option in (*OPTIONS, "limit"):
         if getattr(run, option) and task not in (Task.CLASSIFICATION, Task.REGRESSION):
             kind = "text" if task is Task.LANGUAGE else "graph"
             raise LabError(f"--{option} {getattr(run, option)}: {run.dataset!r} is a {kind}, not rows: leave it out")

@@ -23,13 +23,19 @@ def device(name: str) -> torch.device:
     """The device that a name asks for; "auto" takes the GPU where there is one.
 
     Raises:
-        LabError: CUDA is asked for and absent.
+        LabError: CUDA is asked for and absent, or has no GPU of this number.
     """
-    if name == "cuda" and not torch.cuda.is_available():
+    if name.startswith("cuda") and not torch.cuda.is_available():
         raise LabError(
-            f"--device cuda: torch {torch.__version__} sees no CUDA device here; use --device cpu, or auto to take a "
+            f"--device {name}: torch {torch.__version__} sees no CUDA device here; use --device cpu, or auto to take a "
             "GPU where there is one"
         )
+    if ":" in name:
+        count = torch.cuda.device_count()
+        if int(name.split(":")[1]) >= count:
+            raise LabError(f"--device {name}: there are {count} GPUs here, cuda:0 to cuda:{count - 1}")
+        torch.cuda.set_device(name)  # what is recorded, counted and measured is of this one
+        return torch.device(name)
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 

@@ -103,6 +103,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         raise LabError(f"cannot read {path}: {error}") from None
 
 
+def _kind(setting: str, value: Any) -> Any:
+    """A setting as far as it decides numbers: not which one of several GPUs there are."""
+    return value.split(":")[0] if setting == "device" and isinstance(value, str) else value
+
+
 class Folder:
     """One run's folder: claimed by a file lock while it is written, done when its `summary.json` exists."""
 
@@ -150,7 +155,7 @@ class Folder:
             self.write("config.json", to_json(config))
             return
         held = {**usual, **read_json(path)}
-        differing = [k for k in sorted({*held, *config}) if held.get(k) != config.get(k)]
+        differing = [k for k in sorted({*held, *config}) if _kind(k, held.get(k)) != _kind(k, config.get(k))]
         if differing:
             which = ", ".join(f"{k} {held.get(k)!r} not {config.get(k)!r}" for k in differing)
             raise LabError(f"{self.path} holds another run ({which}): choose another --out, or delete it")

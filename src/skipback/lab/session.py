@@ -21,12 +21,13 @@ from skipback.lab import data, inputs
 from skipback.lab.bench.plain import check_compiler
 from skipback.lab.config import Run
 from skipback.lab.data.pipeline import Feeds
+from skipback.lab.dry import described, dry_run
 from skipback.lab.machine import device
 from skipback.lab.records import Folder, to_jsonl
 from skipback.lab.states import FINISHED
 from skipback.lab.together import train_together
 from skipback.lab.train import train
-from skipback.lab.trainer import check_augmented
+from skipback.lab.trainer import check_changing
 
 SCREENS = ("darwin", "win32")
 """Where there is a screen without a DISPLAY."""
@@ -59,7 +60,7 @@ class Session:
         """
         runs = [self._resolved(run) for run in runs]
         for run in runs:  # before the first of them trains for hours
-            check_augmented(run)
+            check_changing(run)
         folders = folders or [Folder(self.out / run.name) for run in runs]
         done = [folder.summary is not None for folder in folders]
         if any(run.compile and not finished for run, finished in zip(runs, done, strict=True)):
@@ -77,6 +78,18 @@ class Session:
             for run, folder, task, before, summary in zip(runs, folders, tasks, done, summaries, strict=True):
                 bar.update(task, completed=run.epochs, visible=True, text=_describe(summary))
                 self._finished(run, folder, summary, before)
+
+    def dry_run(self, runs: list[Run]) -> None:
+        """Make one step of each run, and write nothing.
+
+        Raises:
+            LabError: one of them does not fit.
+        """
+        with self._plain_warnings():
+            for run in map(self._resolved, runs):
+                check_changing(run)
+                found = dry_run(run, self._load(run))
+                print(to_jsonl([found]) if self.as_json else f"{run.name}: {described(found)}")  # noqa: T201
 
     def report(self, folders: list[Path], *, show: bool) -> None:
         """Write the report of some runs, say where it is, and show it if there is a screen."""
@@ -97,7 +110,7 @@ class Session:
         """The complete configuration: the loss that fits the data set, and the device that is here."""
         tasks = data.card(run.dataset).tasks
         loss = run.loss or ("mse" if tasks[0] is data.Task.REGRESSION else "ce")
-        return run.model_copy(update={"loss": loss, "device": device(run.device).type})
+        return run.model_copy(update={"loss": loss, "device": str(device(run.device))})
 
     def _load(self, run: Run) -> data.Dataset | Feeds:
         key = inputs.key(run)

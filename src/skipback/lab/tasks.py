@@ -100,6 +100,10 @@ class Rules:
     counts: bool = True
     local: bool = True
 
+    def terms(self, t: Tensor) -> int:
+        """How many terms a mean loss of these targets averages: rows of classes, or values."""
+        return self.rows(t, t)[1].numel()
+
     def loss(self, name: str) -> TaskLoss:
         """The loss of a name, on the outputs and targets of this task.
 

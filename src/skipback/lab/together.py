@@ -23,6 +23,7 @@ from skipback.lab.data import Dataset
 from skipback.lab.data.pipeline import Feeds
 from skipback.lab.errors import LabError
 from skipback.lab.records import Folder, to_json
+from skipback.lab.stepping import untold
 from skipback.lab.train import SAVE_EVERY, Progress, save, summary_of
 from skipback.lab.trainer import Trainer
 
@@ -47,7 +48,7 @@ class Member:
     @property
     def epoch(self) -> int:
         """The one that comes next."""
-        return len(self.trainer.rows)
+        return self.trainer.next
 
     @contextmanager
     def own_random_state(self) -> Iterator[None]:
@@ -57,10 +58,11 @@ class Member:
         self.random = torch.get_rng_state()
 
     def score(self, train_loss: float | None) -> None:
-        """Add a row of metrics."""
+        """Add a row of metrics, if it is time for one."""
         with self.own_random_state():
-            self.trainer.rows.append(self.trainer.row(self.epoch, train_loss))
-        self.progress(self.trainer.rows[-1])
+            scored = self.trainer.record(train_loss)
+        if scored:
+            self.progress(self.trainer.rows[-1])
 
     def save(self) -> None:
         """Write checkpoint and rows."""
@@ -146,16 +148,18 @@ def _epoch(many: Many, members: Sequence[Member]) -> list[float]:
     right = torch.zeros(len(members), dtype=torch.int64, device=trainers[0].device)
     counts = None if trainers[0].counted is None else partial(_count, right)
     schedules = [trainer.schedule for trainer in trainers if trainer.schedule is not None]
+    reduced = untold(trainers[0].reduced, trainers[0].learner.record)
+    loss = reduced.loss if reduced.summed else reduced.mean  # which has a batched form
     total, samples, start = torch.zeros(len(members), device=trainers[0].device), 0, time.perf_counter()
     epochs = [trainer.feed.epoch(trainer.run.batch_size, trainer.shuffle) for trainer in trainers]
     for batches in zip(*epochs, strict=True):
         x, t = torch.stack([batch.x for batch in batches]), torch.stack([batch.t for batch in batches])
         known = [batch.ids for batch in batches if batch.ids is not None]
         ids = torch.stack(known) if known else None
-        losses = many.step(x, t, loss=trainers[0].loss.of_output, update=updates, ids=ids, watch=counts)
+        losses = many.step(x, t, loss=loss, update=updates, ids=ids, watch=counts)
         for schedule in schedules:
             schedule.updated()
-        total += losses * len(batches[0])
+        total += reduced.reported(losses, batches[0].t) * len(batches[0])
         samples += len(batches[0])
     means: list[float] = (total / samples).tolist()  # this also waits for the device, so the clock below is honest
     share = (time.perf_counter() - start) / len(members)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from skipback.lab import checkpoint, machine
+from skipback.lab import checkpoint, history, machine
 from skipback.lab.config import Run, usual
 from skipback.lab.data import Dataset
 from skipback.lab.data.pipeline import Feeds
@@ -52,14 +52,12 @@ def train(run: Run, data: Dataset | Feeds, folder: Folder, *, command: str, prog
 
 def _epochs(trainer: Trainer, folder: Folder, progress: Progress) -> None:
     saved = time.monotonic()
-    for epoch in range(len(trainer.rows), trainer.run.epochs + 1):
-        if trainer.over is not None:
-            break
+    while not trainer.ended:
         with about(f"method {trainer.run.method!r}"):  # some refuse a net only when they see it train
-            loss = trainer.epoch() if epoch else None
-        trainer.rows.append(trainer.row(epoch, loss))
-        progress(trainer.rows[-1])
-        if epoch == trainer.run.epochs or trainer.over is not None or time.monotonic() - saved > SAVE_EVERY:
+            scored = trainer.advance()
+        if scored:
+            progress(trainer.rows[-1])
+        if trainer.ended or time.monotonic() - saved > SAVE_EVERY:
             save(trainer, folder)
             saved = time.monotonic()
 
@@ -68,6 +66,9 @@ def save(trainer: Trainer, folder: Folder) -> None:
     """Write where a run stands."""
     checkpoint.write(folder.checkpoint, trainer.state())
     folder.write("metrics.jsonl", to_jsonl(trainer.rows))
+    folder.write("history.csv", history.table(trainer.run, trainer.rows))
+    if trainer.looks is not None:
+        folder.write("alignment.jsonl", to_jsonl(trainer.looks.records))
 
 
 def summary_of(trainer: Trainer) -> dict[str, Any]:
@@ -87,6 +88,6 @@ def summary_of(trainer: Trainer) -> dict[str, Any]:
         **({} if trainer.start is None else {"start": trainer.start}),
         **trainer.scores(),
         **kept,  # as in the last row: its mean squared error is summed in another order
-        "backprop_share": trainer.learner.backprop_share,
+        "backprop_share": trainer.backprop_share,
         "peak_memory_mib": machine.peak_mib(trainer.device),
     }

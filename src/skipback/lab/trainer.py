@@ -6,7 +6,6 @@ in its `state`, so an interrupted run goes on to the same bits.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import warnings
 from typing import Any
@@ -24,18 +23,18 @@ from skipback.lab.config import Run
 from skipback.lab.counting import Counted
 from skipback.lab.data import Dataset
 from skipback.lab.data.pipeline import Feeds, feeds
-from skipback.lab.data.pipeline_rows import Feed
 from skipback.lab.errors import LabError
+from skipback.lab.looking import Looks, measured, probe
 from skipback.lab.losses import LOSSES, TaskLoss
 from skipback.lab.moving import Movement, cause
 from skipback.lab.optimizers import schedule_of, update_of
+from skipback.lab.scoring import Scorer
+from skipback.lab.stepping import Plain, Reduced, Step, step_of, told
 from skipback.lab.tasks import RULES, remembers
 from skipback.learner import Learner
-from skipback.measure.alignment import alignment
 
 PROBE = 256
-"""Training samples on which the alignment is measured."""
-EVAL_BATCH = 1000
+"""Training samples that are looked at where no other number was asked for."""
 
 
 class Trainer:
@@ -57,12 +56,12 @@ class Trainer:
         self.feed = self.data.train.on(self.device, self._targets)
         self.judged = "test" if run.validation is None else "valid"  # held-out rows are not the test split
         splits = {self.judged: self.data.test, **({} if run.validation else {"valid": self.data.valid})}
-        self.scored = {name: feed.on(self.device, self._targets) for name, feed in splits.items() if feed is not None}
+        scored = {name: feed.on(self.device, self._targets) for name, feed in splits.items() if feed is not None}
         torch.set_num_threads(run.threads)
         arithmetic = choices.precision(run.precision)
         arithmetic.prepare(self.device)
         self.precision = arithmetic.step
-        torch.manual_seed(run.seed)
+        torch.manual_seed(_seed(run.weight_seed, run))
         self.start: str | None = None
         self.learner = self._learner()
         self.movement = Movement(self.learner, self.feed.first(2).inputs)
@@ -70,15 +69,50 @@ class Trainer:
         self.update = update_of(run, self.learner)
         self.optimizer = self.update.bind(self.learner)
         self.schedule = schedule_of(run, self.update)
-        self.counted = Counted(self.device, self.rules.rows) if self.rules.counts else None
+        train_eval = {"train_eval": self.feed} if run.score_train else {}
+        about: dict[str, Any] = {"judged": self.judged, "rules": self.rules, "loss": self.loss, "data": self.data}
+        self.scorer = Scorer(learner=self.learner, splits={**scored, **train_eval}, **about)
+        self.probe = probe(run, {"train": self.feed, **scored}, memory=remembers(self.learner.record))
+        self.counted, self.clean = (Counted(self.device, self.rules.rows) if self.rules.counts else None for _ in "01")
+        self.reduced = Reduced(
+            mean=self.loss.of_output,
+            terms=self.rules.terms,
+            summed=run.reduction == "sum",
+            told=told(self.learner.record, published=run.as_published),
+        )
+        self.step, self.looks = self._step()
         self.steps = self._captured()
-        self.shuffle = torch.Generator().manual_seed(run.seed)
+        self.shuffle = torch.Generator().manual_seed(_seed(run.order_seed, run))
+        self.next = 0  # epoch
         self.rows: list[dict[str, Any]] = []
         self.errors: list[float] = []
         self.seconds = 0.0
 
     def _targets(self, t: Tensor) -> Tensor:
         return self.loss.targets(t, self.data.outputs)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all epochs are trained, or a rule has stopped the run."""
+        return self.next > self.run.epochs or self.over is not None
+
+    def advance(self) -> bool:
+        """The next epoch; epoch 0 only looks at the start. Returns whether it got a row of metrics."""
+        return self.record(self.epoch() if self.next else None)
+
+    def record(self, train_loss: float | None) -> bool:
+        """An epoch is done: add its row of metrics, if it is time for one. Returns whether it was."""
+        epoch, self.next = self.next, self.next + 1
+        due = epoch % self.run.eval_every == 0 or self.ended
+        if due:
+            self.rows.append(self.row(epoch, train_loss))
+        return due
+
+    @property
+    def backprop_share(self) -> float:
+        """Share of the passes whose gradients are plain backprop's, those of clean batches that are kept among them."""
+        share = self.learner.backprop_share
+        return (1 + share) / 2 if self.run.keep_clean_gradients else share
 
     @property
     def over(self) -> str | None:
@@ -96,10 +130,12 @@ class Trainer:
         try:
             net = self._net(tuple(example[0].shape[1:]))
             method = self.rules.fit(run.method, _method(run, self.loss, len(self.feed)), self.feed)
-            learner = skipback.attach(net.to(self.device), method, example=example, seed=run.seed, show=None)
+            learner = skipback.attach(
+                net.to(self.device), method, example=example, seed=_seed(run.feedback_seed, run), show=None
+            )
             if zero_start.of_net(run):  # after it, so that feedback is a copy of the weights as drawn
-                probe, of_output = self.feed.first(PROBE), self.loss.of_output
-                self.start = zero_start.zero_start(run.method, learner, probe, of_output)
+                rows, of_output = self.feed.first(PROBE), self.loss.of_output
+                self.start = zero_start.zero_start(run.method, learner, rows, of_output)
             return learner
         except LabError:
             raise
@@ -113,10 +149,21 @@ class Trainer:
         given, sizes = self.rules.given, {**run.sizes, **known, **drawn}
         return nets.build(run.net, shape, data.outputs, activation=run.activation, given=given, **sizes)
 
+    def _step(self) -> tuple[Step, Looks | None]:
+        """How a batch trains, and what looks on at every k-th."""
+        run, learner = self.run, self.learner
+        how: Any = {"precision": self.precision, "compile": run.compile}
+        step = step_of(run, learner, self.update, self.reduced, watch=self.counted, clean=self.clean, **how)
+        if run.align_every is None:
+            return step, None
+        looks = Looks(inner=step, learner=learner, loss=self.loss.of_output, every=run.align_every, batch=self.probe)
+        return looks, looks
+
     def _captured(self) -> Captured | None:
         """The steps of an epoch as a recording; `None` where they need Python between them, or there is no GPU."""
         run, by_update = self.run, self.schedule is not None and self.schedule.every_update
-        if self.precision is not None or run.compile or by_update:  # what is captured computes as it is
+        usual = isinstance(self.step, Plain) and not self.reduced.summed
+        if self.precision is not None or run.compile or by_update or not usual:  # what is captured computes as it is
             return None
         return capturing(self.feed, self.learner, self.update, self.loss.of_output, run.batch_size, watch=self.counted)
 
@@ -134,8 +181,9 @@ class Trainer:
     def open_epoch(self) -> None:
         """Before its first step."""
         self.learner.train()
-        if self.counted is not None:
-            self.counted.reset()
+        for counted in (self.counted, self.clean):
+            if counted is not None:
+                counted.reset()
 
     def close_epoch(self, seconds: float) -> None:
         """After its last step, which took so long with all others."""
@@ -146,12 +194,11 @@ class Trainer:
             self.schedule.ended(self.errors)
 
     def _by_batches(self) -> float:
-        step, loss_of = self.learner.step, self.loss.of_output
-        how: Any = {"precision": self.precision, "compile": self.run.compile, "watch": self.counted}
+        step = self.step
         sums: dict[int, Tensor] = {}  # of the batches of each size: to weigh each loss takes as long as to find it
         samples = 0
         for batch in self.feed.epoch(self.run.batch_size, self.shuffle):
-            value = step(batch.inputs, batch.t, loss=loss_of, update=self.update, ids=batch.ids, **how)
+            value = step(batch)
             if self.schedule is not None:
                 self.schedule.updated()
             size = len(batch)
@@ -161,38 +208,16 @@ class Trainer:
         return sum(size * total.item() for size, total in sums.items()) / samples
 
     def evaluate(self, scores: dict[str, metrics.Metric] | None = None) -> dict[str, float]:
-        """Score the test split, and the validation split where the source has one; else the rows that were held out.
-
-        Args:
-            scores: what is asked of the split that judges besides the loss; `None` for what a row of metrics has.
-        """
-        wanted = {self.judged: scores} if scores is not None else {}
-        found = [self._score(feed, name, wanted.get(name)) for name, feed in self.scored.items()]
-        return {name: value for split in found for name, value in split.items()}
-
-    @torch.no_grad()
-    def _score(self, feed: Feed, split: str, scores: dict[str, metrics.Metric] | None) -> dict[str, float]:
-        net, total, samples = self.learner.eval(), torch.zeros((), device=self.device), 0
-        scores = self.rules.scores(self.data) if scores is None else scores
-        for batch in feed.ordered(EVAL_BATCH):
-            y = net(*batch.inputs)
-            total += self.loss.of_output(y, batch.t) * len(batch)
-            samples += len(batch)
-            for score in scores.values():
-                score.update(*self.rules.rows(y, batch.t))
-        mean = total.item() / samples
-        found = {"loss": mean, **self.rules.of_loss(mean, self.data), **{name: s.value() for name, s in scores.items()}}
-        return {f"{split}_{name}": value for name, value in found.items()}
+        """Score the split that judges and what else the run scores, see `Scorer.evaluate`."""
+        return self.scorer.evaluate(scores)
 
     def scores(self) -> dict[str, float]:
         """All scores of the split that judges, for the summary."""
         return self.evaluate(self.rules.every(self.data, self.loss))
 
     def measure(self) -> list[dict[str, Any]]:
-        """The alignment at every port, on the first training samples."""
-        batch = self.feed.first(PROBE)
-        net, loss_of = self.learner.eval(), self.loss.of_output
-        return [dataclasses.asdict(a) for a in alignment(net, batch.inputs, batch.t, loss_of, ids=batch.ids)]
+        """The alignment at every port, on the rows that the run says."""
+        return measured(self.learner, self.probe, self.loss.of_output)
 
     def row(self, epoch: int, train_loss: float | None) -> dict[str, Any]:
         """One line of `metrics.jsonl`."""
@@ -213,7 +238,10 @@ class Trainer:
         """Of the epoch that was trained; of the start, when nothing was, none."""
         if self.counted is None:
             return {}
-        return {"train_accuracy_percent": 100 * (1 - self.errors[-1]) if epoch else None}
+        found: dict[str, Counted | None] = {"train_accuracy_percent": self.counted}
+        if self.run.adversarial is not None:
+            found["train_clean_accuracy_percent"] = self.clean
+        return {name: counted.percent if epoch and counted else None for name, counted in found.items()}
 
     def _moved(self, epoch: int) -> dict[str, bool]:
         """Whether a hidden block has changed since the last row. Says once, and why, if none ever did.
@@ -224,7 +252,8 @@ class Trainer:
         if not epoch or moved is None:
             return {}
         steps = -(-len(self.feed) // self.run.batch_size)
-        first = (epoch - 1) * steps < 2 <= epoch * steps
+        before = self.rows[-1]["epoch"] if self.rows else epoch - 1
+        first = before * steps < 2 <= epoch * steps
         if first and not moved and not any(row.get("moved") for row in self.rows):
             batch = self.feed.first(PROBE)
             why = cause(self.learner.eval(), batch.inputs, batch.t, self.loss.of_output, batch.ids)
@@ -246,7 +275,9 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state(),
             "random": random,
+            "next": self.next,
             "rows": self.rows,
+            "looks": None if self.looks is None else [self.looks.steps, self.looks.records],
             "errors": self.errors,
             "seconds": self.seconds,
         }
@@ -258,11 +289,18 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.restore(state["schedule"])
         self.rows, self.seconds, self.errors = state["rows"], state["seconds"], state.get("errors", [])
+        self.next = state.get("next", len(self.rows))  # version 0.1 had a row for each epoch
+        if self.looks is not None:
+            self.looks.steps, self.looks.records = state["looks"]
         self.movement.begin()
         self.shuffle.set_state(state["random"]["shuffle"])
         torch.set_rng_state(state["random"]["torch"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+
+
+def _seed(own: int | None, run: Run) -> int:
+    return run.seed if own is None else own
 
 
 def _method(run: Run, loss: TaskLoss, samples: int) -> Method:
@@ -277,14 +315,15 @@ def _method(run: Run, loss: TaskLoss, samples: int) -> Method:
     )
 
 
-def check_augmented(run: Run) -> None:
-    """Refuse a run with augmentation whose method has a memory; it needs no data to know.
+def check_changing(run: Run) -> None:
+    """Refuse a run whose inputs change from visit to visit, and whose method has a memory; it needs no data to know.
 
     Raises:
         LabError: what was stored for a sample would be of another image of it.
     """
-    if run.augment is not None and remembers(_method(run, LOSSES[run.loss or "ce"], 1)):
-        raise LabError(
-            f"--augment {run.augment}: method {run.method!r} stores one error per sample, which augmentation makes "
-            "stale: leave augmentation out, or take methods without a memory"
-        )
+    for flag, what in (("augment", "augmentation"), ("adversarial", "an adversarial input")):
+        if getattr(run, flag) is not None and remembers(_method(run, LOSSES[run.loss or "ce"], 1)):
+            raise LabError(
+                f"--{flag} {getattr(run, flag)}: method {run.method!r} stores one error per sample, which {what} makes "
+                f"stale: leave --{flag} out, or take methods without a memory"
+            )

@@ -22,6 +22,13 @@ class Trained(Protocol):
     schedule: str | None
     stop_train_error: float | None
     stop_change: float | None
+    adversarial: float | None
+    keep_clean_gradients: bool
+    max_in_norm: float | None
+    max_out_norm: float | None
+    align_every: int | None
+    precision: str
+    compile: bool
 
 
 def check(run: Trained) -> None:
@@ -37,6 +44,9 @@ def check(run: Trained) -> None:
     if run.feedback_decay and "weight_decay" not in OPTIMIZERS[feedback][1]:
         _refuse("feedback_decay", "--feedback-optimizer", feedback, "weight_decay")
     _momentum(run)
+    if run.keep_clean_gradients and (run.compile or run.precision == "bf16"):
+        option = "--compile" if run.compile else "--precision bf16"
+        raise LabError(f"{option}: not with --keep-clean-gradients, whose two passes add up in float32 as they are")
     if run.schedule is not None:
         schedules.parse(run.schedule)
 
@@ -48,7 +58,7 @@ def alone(run: Trained) -> str | None:
     return next((f"--{name.replace('_', '-')}" for name in ALONE if getattr(run, name) is not None), None)
 
 
-ALONE = ("stop_train_error", "stop_change")
+ALONE = ("stop_train_error", "stop_change", "adversarial", "max_in_norm", "max_out_norm", "align_every")
 """Settings of runs that are trained one by one."""
 
 

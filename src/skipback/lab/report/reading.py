@@ -24,7 +24,9 @@ LATER = (
     *("batch_norm", "dropout", "input_dropout", "zero_init", "prepare", "zca_epsilon", "augment"),
     *("validation", "held_out", "split_seed", "distinct", "anchor", "precision", "compile"),
     *("schedule", "weight_decay", "momentum", "dampening", "nesterov", "stop_train_error", "stop_change"),
-    *("feedback_lr", "feedback_decay", "feedback_optimizer"),
+    *("feedback_lr", "feedback_decay", "feedback_optimizer", "reduction", "max_in_norm", "max_out_norm"),
+    *("adversarial", "keep_clean_gradients", "weight_seed", "feedback_seed", "order_seed", "limit"),
+    *("eval_every", "score_train", "align_on", "align_rows", "align_every"),
 )
 """Settings that older run folders lack, where they had their usual value."""
 
