@@ -1,8 +1,8 @@
 """What `skipback list` says, found out and written to src/skipback/lab/facts.json. Run: python benchmarks/facts.py
 
 The list may not import torch, so all that needs it is found here: what teaching needs (from a method's record), what
-the update of hidden blocks depends on (measured), and how many rows of results/*.json have the method within the
-tolerance of its reference. Nothing is typed by hand, and a new line in a table needs no edit here.
+the update of hidden blocks depends on (measured), and how many of the method's numbers in results/reproduce agree with
+their papers. Nothing is typed by hand, and a new line in a table needs no edit here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,13 @@ from skipback.lab import choices, losses
 from skipback.lab.audit import of_hidden
 from skipback.lab.listing import FACTS
 from skipback.lab.records import atomic_write
+from skipback.lab.reproduce import results
+from skipback.lab.reproduce.lines import Verdict
 from skipback.methods import TABLE, page
 from skipback.routes.perturbed import Perturbed
 from skipback.signals import OutputError, Signal
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[1] / "results" / "reproduce"
 
 
 def found() -> dict[str, Any]:
@@ -80,48 +81,17 @@ def looks_at(signal: Signal) -> list[str]:
 
 
 def compared() -> dict[str, dict[str, dict[str, int]]]:
-    """By method and results file: how many rows compare it with a reference, and how many are within tolerance."""
+    """By method and paper: of how many numbers results/reproduce says whether they come out, and how many do."""
     counts: dict[str, dict[str, dict[str, int]]] = {}
     for path in sorted(RESULTS.glob("*.json")):
-        for row in rows(json.loads(path.read_text())):
-            count = counts.setdefault(method_of(row, path), {}).setdefault(path.name, {"rows": 0, "within": 0})
-            count["rows"] += 1
-            count["within"] += within(row)
+        kept = results.read(path)
+        for row in kept["rows"]:
+            verdicts = [line["verdict"] for line in row["lines"] if line["verdict"] in (Verdict.WITHIN, Verdict.OFF)]
+            if verdicts:
+                count = counts.setdefault(row["method"], {}).setdefault(kept["paper"], {"rows": 0, "within": 0})
+                count["rows"] += len(verdicts)
+                count["within"] += verdicts.count(Verdict.WITHIN)
     return counts
-
-
-def rows(tree: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a results file that are compared with a reference."""
-    found = tree.get("rows", []) if isinstance(tree, dict) else []
-    return (row for row in found if isinstance(row, dict) and {"reference", "within"} <= row.keys())
-
-
-def within(row: dict[str, Any]) -> bool:
-    """What the row says, and found again where it has its tolerance.
-
-    Raises:
-        ValueError: the row contradicts itself.
-    """
-    if "tolerance" in row and (abs(row["difference"]) <= row["tolerance"]) != row["within"]:
-        raise ValueError(f"row {row['name']!r} says within={row['within']}, but its difference says otherwise")
-    return bool(row["within"])
-
-
-def method_of(row: dict[str, Any], path: Path) -> str:
-    """The method that a row is about: it says so, or its command does, or its name has it as a word.
-
-    Raises:
-        ValueError: it cannot be told.
-    """
-    words = [row.get("method", ""), *_after(row.get("command", "").split(), "--method"), *row.get("name", "").split()]
-    name = next((word for word in words if word in TABLE), None)
-    if name is None:
-        raise ValueError(f"{path.name}: row {row.get('name')!r} names no method of the table: give it a `method`")
-    return name
-
-
-def _after(words: list[str], flag: str) -> list[str]:
-    return [words[k + 1] for k, word in enumerate(words[:-1]) if word == flag]
 
 
 def of_draw(name: str) -> str:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
+from skipback.lab import papers
 from skipback.lab.listing import facts
+from skipback.lab.reproduce import results
+from skipback.lab.reproduce.lines import Verdict, shown
 from skipback.measure.words import COLUMNS, word
 from skipback.methods import TABLE, page
 
 ROOT = Path(__file__).parents[1]
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
+def table_of(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows])
 
@@ -27,47 +31,36 @@ def methods() -> str:
     for name, title in TABLE.items():
         paper = page(name).PAPER
         rows.append([f"[`{name}`](src/skipback/methods/{name}.py)", title, f"[{paper.key}]({paper.url})"])
-    return table(["method", "what it is", "paper"], rows)
+    return table_of(["method", "what it is", "paper"], rows)
 
 
 def audited() -> str:
     """What the update of hidden blocks depends on, as `benchmarks/facts.py` measured it."""
     rows = [[f"`{name}`", *map(word, fact["audit"].values())] for name, fact in facts("methods", TABLE).items()]
-    answers = table(["hidden blocks of", *COLUMNS.values()], rows)
+    answers = table_of(["hidden blocks of", *COLUMNS.values()], rows)
     return f"{answers}\n\nMeasured by `skipback audit digits --methods all --depth 2 --width 32`."
 
 
-def published() -> str:
-    """Our mean beside the F3 code's value."""
-    result = json.loads((ROOT / "results/published.json").read_text())
+def reproduced() -> str:
+    """One line for each table of a paper of which results are kept."""
     rows = []
-    for row in result["rows"]:
-        unit, digits = ("%", 2) if row["name"].startswith("MNIST") else ("MSE", 4)
-        ours = f"{row['mean']:.{digits}f} ± {row['std']:.{digits}f} {unit} ({len(row['ours'])})"
-        verdict = "yes" if row["within"] else "no"
-        rows.append([row["name"], f"{row['reference']:.{digits}f}", ours, f"{row['difference']:+.{digits}f}", verdict])
-    spread, exact = result["shallow_10_seeds"], result["shallow_seed_1_by_epoch"]
-    note = (
-        f"The reference is one seed of a noisy run for `shallow`: over {len(spread['ours'])} seeds ours is "
-        f"{spread['mean']:.2f} ± {spread['std']:.2f} %, and with the reference's own seed and batch order it gives "
-        f"{exact['ours']} after epochs 1 to 5, against {exact['reference']}."
-    )
-    head = ["run", "F3 code, one seed", "ours, mean ± std (seeds)", "difference", "within 0.6 % / 0.01"]
-    made = f"`{result['environment']['command']}`, reference: {result['source']}."
-    return f"{table(head, rows)}\n\n{note}\n\nMade by {made}"
+    for path in sorted((ROOT / "results/reproduce").glob("*.json")):
+        kept = results.read(path)
+        study = papers.study(kept["paper"])
+        table = papers.table(study, kept["table"])
+        found = shown(table, results.lines(table, results.kept(path, table)))
+        verdicts = Counter(line.verdict for line in found if line.reached)
+        page = f"[{kept['paper']} {kept['table']}](docs/seeds/{study.seed.name}.md)"
+        numbers = [str(verdicts[verdict]) for verdict in (Verdict.WITHIN, Verdict.OFF)]
+        rows.append([page, table.title, f"{len(kept['rows'])} of {len(table.rows)}", _epochs(kept), *numbers])
+    head = ["table", "what", "rows run", "epochs", "numbers within 2 std", "off"]
+    return f"{table_of(head, rows)}\n\nEach file in results/reproduce has its commands, commits, machine and durations."
 
 
-def learned() -> str:
-    """Accuracy and cosines of learned feedback, beside the FDFA code's."""
-    result = json.loads((ROOT / "results/fdfa.json").read_text())
-    rows = []
-    for row in result["rows"]:
-        ours = f"{row['mean']:.2f} ± {row['std']:.2f} % ({len(row['ours'])})"
-        cosines = [" / ".join(f"{c:.3f}" for c in row[key]) or "–" for key in ("cosines_reference", "cosines")]
-        rows.append([row["name"], f"{row['reference']:.2f}", ours, *cosines])
-    head = ["after 2 epochs", "FDFA code, one seed", "ours, mean ± std (seeds)", "cosines there", "cosines here"]
-    made = f"`{result['environment']['command']}`, reference: {result['source']}."
-    return f"{table(head, rows)}\n\nMade by {made}"
+def _epochs(kept: dict) -> str:
+    """`5 of 100`: trained, of those published, where all rows agree."""
+    pairs = dict.fromkeys((row["epochs"], row["recipe"].get("epochs")) for row in kept["rows"])
+    return ", ".join(str(ran) if ran == of else f"{ran} of {of}" for ran, of in pairs)
 
 
 def speed() -> str:
@@ -76,7 +69,7 @@ def speed() -> str:
     whole = json.loads((ROOT / "results/mnist_speed.json").read_text())
     batches = [key for key in whole if key != "environment"]
     rows = [[name, *[_epoch(whole[batch][name]) for batch in batches]] for name in whole[batches[0]]]
-    epochs = table(["one epoch of MNIST, 784-500-10, data and evaluation included", *batches], rows)
+    epochs = table_of(["one epoch of MNIST, 784-500-10, data and evaluation included", *batches], rows)
     machine = bench["environment"]
     made = f"Made by `{machine['command']}` and `{whole['environment']['command']}` on {machine['processor']}, "
     made += f"torch {machine['torch']}, one thread, load {machine['load'][0]}."
@@ -89,14 +82,14 @@ def _steps(speed: dict, optimizer: str) -> str:
     names = dict.fromkeys(v for of in shapes.values() for v in of[optimizer]["variants"])
     cells = {name: [of[optimizer]["variants"].get(name) for of in shapes.values()] for name in names}
     rows = [[name, *[f"{c['times_as_fast']:.2f} x" if c else "–" for c in row]] for name, row in cells.items()]
-    return table(["one step, Adam; backprop has the fused one", *[of["line"] for of in shapes.values()]], rows)
+    return table_of(["one step, Adam; backprop has the fused one", *[of["line"] for of in shapes.values()]], rows)
 
 
 def _memory(memory: dict) -> str:
     depths = list(dict.fromkeys(depth for of in memory["mib"].values() for depth in of))
     head = f"MiB beyond the weights, width {memory['width']}, batch {memory['batch']}"
     rows = [[way, *[f"{of[d]:.0f}" if d in of else "–" for d in depths]] for way, of in memory["mib"].items()]
-    return table([head, *[f"{depth} layers" for depth in depths]], rows)
+    return table_of([head, *[f"{depth} layers" for depth in depths]], rows)
 
 
 def _targets(rows: list[dict]) -> str:
@@ -107,7 +100,7 @@ def _targets(rows: list[dict]) -> str:
         [r["what"], f"{r['target']:g}", number(r["measured"]), number(r.get("by_hand")), r["binds"] or "reached"]
         for r in rows
     ]
-    return table(["target", "wanted", "measured", "written by hand", "reached, or what binds"], cells)
+    return table_of(["target", "wanted", "measured", "written by hand", "reached, or what binds"], cells)
 
 
 def _other_targets(whole: dict) -> list[dict]:
@@ -147,52 +140,12 @@ def _epoch(cell: dict[str, float]) -> str:
     return f"{cell['times_as_fast']:.2f} x ({cell['median_ms'] / 1e3:.2f} s)"
 
 
-def classics() -> str:
-    """The last epoch of every row of two classic code bases, beside ours."""
-    result = json.loads((ROOT / "results/classics.json").read_text())
-    rows = []
-    for row in result["rows"]:
-        epoch = max(row["reference"], key=int)
-        spread = "" if row["std"] is None else f" ± {row['std']:.2f}"
-        cosines = [" / ".join(f"{c:.3f}" for c in row[key]) or "–" for key in ("cosines_reference", "cosines")]
-        rows.append([
-            f"{row['code']}: {row['name']}", f"{row['score']}, epoch {epoch}", f"{row['reference'][epoch]:.2f}",
-            f"{row['mean'][epoch]:.2f}{spread} ({row['n']})", f"{row['difference'][epoch]:+.2f}",
-            "yes" if row["within"] else "no", *cosines,
-        ])  # fmt: skip
-    head = ["run", "score", "reference, one run", "ours, mean ± std (seeds)", "difference",
-            f"within {result['tolerance']}", "cosines there", "cosines here"]  # fmt: skip
-    return f"{table(head, rows)}\n\nMade by `{result['environment']['command']}`."
-
-
-def short() -> str:
-    """One line for each data set and network: the score after a few epochs, method by method."""
-    result, grouped = json.loads((ROOT / "results/runs.json").read_text()), dict[tuple[str, ...], dict[str, dict]]()
-    for row in result["rows"]:
-        key = row["data"], row["net"], row["score"].removeprefix("test_"), str(row["epochs"])
-        grouped.setdefault(key, {})[row["method"]] = row
-    methods = ["bp", "dfa", "drtp", "f3", "shallow"]
-    rows = [
-        [
-            *key,
-            f"{next(iter(runs.values()))['before']:.4g}",
-            *(f"{runs[m]['after']:.4g}" if m in runs else "–" for m in methods),
-        ]
-        for key, runs in grouped.items()
-    ]
-    head = ["data", "net", "score", "epochs", "before", *methods]
-    return f"{table(head, rows)}\n\nMade by `{result['command']}`; each row of results/runs.json has its own command."
-
-
 def filled(text: str) -> str:
     """The README with its tables."""
     parts = {
         "methods": methods,
         "audit": audited,
-        "published": published,
-        "classics": classics,
-        "learned": learned,
-        "short": short,
+        "reproduced": reproduced,
         "speed": speed,
     }
     for name, make in parts.items():

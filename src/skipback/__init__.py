@@ -20,6 +20,7 @@ from skipback.methods import TABLE
 if TYPE_CHECKING:
     from skipback import (
         blocks,
+        bottleneck,
         draws,
         estimate,
         init,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from skipback.engine.stages import stages
     from skipback.engine.wave.wavefront import Wavefront, wavefront
     from skipback.learner import Learner, attach
+    from skipback.load import load_run
     from skipback.measure.alignment import alignment
     from skipback.measure.audit import audit
     from skipback.measure.feedback import feedback_alignment
@@ -91,6 +93,7 @@ _HOME = {
     "SkipbackWarning": "advice",
     "Learner": "learner",
     "attach": "learner",
+    "load_run": "load",
     "Layerwise": "routes.layerwise",
     "Perturbed": "routes.perturbed",
     "Captured": "engine.capture.steps",
@@ -114,7 +117,8 @@ _HOME = {
 }
 _MODULES = {
     "feedback": "core.feedback",
-    **{name: name for name in ("blocks", "draws", "estimate", "init", "measure", "memory", "methods", "precision")},
+    **{name: name for name in ("blocks", "bottleneck", "draws", "estimate", "init", "measure", "memory", "methods")},
+    "precision": "precision",
     **{name: name for name in ("signals", "structures", "transport", "update")},
 }
 
@@ -139,6 +143,7 @@ __all__ = [
     "audit",
     "augmented_dfa",
     "blocks",
+    "bottleneck",
     "bp",
     "brsf",
     "captured",
@@ -166,6 +171,7 @@ __all__ = [
     "kp",
     "ldfa",
     "lg_fg_a",
+    "load_run",
     "measure",
     "memory",
     "methods",

@@ -158,7 +158,7 @@ def test_compare_takes_each_method_once_and_all_of_them(tmp_path, capsys, monkey
     )
     assert [json.loads(line)["method"] for line in out.splitlines()] == ["bp", "dfa"]
     found = []
-    monkeypatch.setattr(session.Session, "train", lambda self, runs: found.extend(runs))
+    monkeypatch.setattr(session.Session, "train", lambda self, runs, **_: found.extend(runs))
     monkeypatch.setattr(session.Session, "report", lambda *_, **__: None)
     run(capsys, "compare", "--methods", "all", "--seeds", "1", "--out", tmp_path / "b")
     assert [one.method for one in found] == list(methods.TABLE)
@@ -398,7 +398,7 @@ def test_flags_are_frozen(capsys):
         *("--feedback --signal --as-published --seed --seeds --device --threads --out --json --config").split(),
         *("--prepare --zca-epsilon --augment --validation --held-out --split-seed --distinct --anchor").split(),
         *("--precision --compile --schedule --weight-decay --momentum --dampening --nesterov --feedback-lr").split(),
-        *("--no-bias --batch-norm-at --norm-last --dropout-first").split(),
+        *("--no-bias --batch-norm-at --norm-last --dropout-first --start --bottleneck --bottleneck-form").split(),
         *("--feedback-decay --feedback-optimizer --stop-train-error --stop-change --reduction").split(),
         *("--adversarial --keep-clean-gradients --max-in-norm --max-out-norm --score-train --eval-every").split(),
         *("--weight-seed --feedback-seed --order-seed --limit --align-on --align-rows --align-every --dry-run").split(),

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -96,6 +97,7 @@ def test_splitters_of_names():
 def test_preparations_of_names():
     made = {name: choices.preparation(name, epsilon=0.5) for name in choices.PREPARATIONS}
     assert made == {
+        "none": prepare.AsTheyAre(),
         "scale": prepare.Scale(),
         "simple": prepare.simple(),
         "columns": prepare.columns(),
@@ -111,7 +113,9 @@ def test_preparations_of_names():
     }
 
 
-@pytest.mark.parametrize("name", [n for n, kind in choices.PREPARATIONS.items() if n != "zca" and kind != "tables"])
+@pytest.mark.parametrize(
+    "name", [n for n, kind in choices.PREPARATIONS.items() if n not in ("zca", "none") and kind != "tables"]
+)
 def test_every_preparation_of_images_trains(pictures, name):
     run = Run(dataset="cifar10", prepare=name, width=8, device="cpu")
     found = inputs.inputs(run)
@@ -120,6 +124,49 @@ def test_every_preparation_of_images_trains(pictures, name):
     torch.testing.assert_close(x, wanted.train.x, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.test.first(20).x, wanted.test.x, atol=1e-5, rtol=1e-5)
     assert Trainer(run, found).epoch() > 0
+
+
+@pytest.mark.parametrize("chain", ["yuv+scale", "yuv+simple", "yuv+image", "yuv+zca"])
+def test_a_chain_of_preparations_is_fitted_step_by_step(pictures, chain, monkeypatch, tmp_path):
+    """dfa-torch combines a colour format and any normalisation freely. Against NumPy."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    epsilon = {"zca_epsilon": 0.01} if chain.endswith("zca") else {}
+    found = inputs.inputs(Run(dataset="cifar10", prepare=chain.upper(), **epsilon)).train.first(40).x.double().numpy()
+    matrix = np.array(((0.299, 0.587, 0.114), (-0.14713, -0.28886, 0.436), (0.615, -0.51499, -0.10001)))
+    yuv = np.einsum("dc,nchw->ndhw", matrix, pictures.train.x.double().numpy())
+    unit = (yuv - yuv.min()) / (yuv.max() - yuv.min())
+    flat = unit.reshape(40, -1) - unit.reshape(40, -1).mean(0)
+    wanted = {
+        "yuv+scale": lambda: unit,
+        "yuv+simple": lambda: (yuv - yuv.mean()) / yuv.std(ddof=1),
+        "yuv+image": lambda: (yuv - yuv.mean(0)) / yuv.std(0, ddof=1),
+        "yuv+zca": lambda: whitened(flat, 0.01).reshape(yuv.shape),
+    }[chain]()
+    np.testing.assert_allclose(found, wanted, atol=2e-3, rtol=1e-3)
+
+
+def whitened(flat, epsilon):
+    values, V = np.linalg.eigh(flat.T @ flat / (len(flat) - 1))
+    return flat @ (V / np.sqrt(np.maximum(values, 0) + epsilon)) @ V.T
+
+
+def test_none_leaves_the_numbers_of_the_files(pictures):
+    found = inputs.inputs(Run(dataset="cifar10", prepare="none"))
+    assert torch.equal(found.train.first(40).x, pictures.train.x.float())
+    assert torch.equal(found.test.first(20).x, pictures.test.x.float())
+
+
+@pytest.mark.parametrize(
+    ("chain", "said"),
+    [
+        ("none+zca", "none is the whole chain or no part of it"),
+        ("yuv+yuv", "yuv is there twice"),
+        ("yuv+zka", "unknown prepare 'zka'; did you mean 'zca'"),
+    ],
+)
+def test_preparations_that_do_not_go_together(chain, said):
+    with pytest.raises(ValueError, match=said):
+        Run(prepare=chain)
 
 
 def test_whitening_is_of_pixels_between_0_and_1(monkeypatch, tmp_path):
@@ -199,6 +246,33 @@ def test_a_crop_shows_black_and_a_square_covers_with_the_mean(pictures):
     covered = least("cutout")
     assert (covered == 0).flatten(1).any(1).all()
     assert (covered - black).abs().lt(1e-4).float().mean() < 0.02
+
+
+def test_a_chain_of_augmentations_is_one_after_the_other(pictures):
+    """FDFA's AlexNet: a mirror image or not, then a window scaled to 224."""
+    chosen = choices.augmentation("flip+resized-crop")
+    assert chosen.augment == augment.Augments((augment.Flip(), augment.ResizedCrop()))
+    assert chosen.plain == augment.Resize()
+    found = inputs.inputs(Run(dataset="cifar10", augment="Flip+Resized-Crop"))
+    assert found.train.first(2).x.shape == found.test.first(2).x.shape == (2, 3, 224, 224)
+    x, u = torch.rand(6, 3, 32, 32), torch.rand(6, chosen.augment.numbers)
+    mirrored = torch.where(u[:, :1, None, None] < 0.5, x.flip(-1), x)
+    assert torch.equal(chosen.augment(x, u), augment.ResizedCrop()(mirrored, u[:, 1:]))
+
+
+@pytest.mark.parametrize(
+    ("chain", "said"),
+    [
+        ("flip+flip", "flip is there twice"),
+        ("crop-flip+flip", "Flip is in two of them"),
+        ("cutout+crop-flip", "cutout acts on prepared images and crop-flip on pixels"),
+        ("resized-crop+scaled-crop", "resized-crop makes images of another size, so it comes last"),
+        ("flip+flop", "unknown augment(ation)? 'flop'; did you mean 'flip'"),
+    ],
+)
+def test_augmentations_that_do_not_go_together(pictures, chain, said):
+    with pytest.raises(ValueError, match=said):
+        inputs.inputs(Run(dataset="cifar10", augment=chain))
 
 
 # ------------------------------------------------------------------------------------------------------ the record
@@ -369,7 +443,7 @@ def test_a_comparison_anchors_what_is_taught_and_leaves_the_references(tmp_path,
         ("digits --zca-epsilon 1 --prepare scale", "--zca-epsilon says nothing without --prepare zca"),
         ("digits --zca-epsilon 0 --prepare zca", "--zca-epsilon: must be greater than 0"),
         ("digits --prepare columns", "--prepare columns is for tables, and an input of 'digits' has shape (1, 8, 8)"),
-        ("wine-quality --prepare image", "choose one of scale, simple, columns"),
+        ("wine-quality --prepare image", "choose one of none, scale, simple, columns"),
         ("digits --prepare half", "--prepare half: stored constants are for pixels 0..255, and the largest training"),
         ("digits --prepare yuv", "--prepare yuv: YUV needs images of 3 channels"),
         ("digits --prepare scal", "did you mean 'scale'?"),

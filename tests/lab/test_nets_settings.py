@@ -199,7 +199,7 @@ def test_what_the_lab_may_set_of_each_network():
     settable = {name: set(card.sizes) for name, card in nets.CARDS.items() if card.sizes}
     assert settable == {
         "mlp": {"depth", "width", "bias", "batch_norm", "norm_last", "dropout", "dropout_first", "input_dropout"}
-        | {"zero_init"},
+        | {"bottleneck", "zero_init"},
         "linear": {"depth", "width"},
         "nokland-conv": {"bias", "batch_norm", "batch_norm_at", "dropout", "zero_init"},
         "launay-conv": {"batch_norm", "dropout"},

@@ -288,20 +288,25 @@ def line(ours, value=10.0, std=None, n=1, reached=None, **more):
     return Line(label="x", expected=expected, values=values, reached=len(ours) if reached is None else reached, **more)
 
 
+T = {1: 13.9677, 2: 4.5266, 4: 2.8693, 6: 2.5165}
+"""Student's t at the probability of two standard deviations, 0.97725, from tables; 2 for many runs."""
+
+
 def test_allowed_is_two_standard_deviations_of_the_difference_of_two_means():
-    ours, std, m = [9.0, 10.0, 11.0], 0.5, 5
-    wanted = 2 * math.sqrt(1.0**2 / 3 + 0.5**2 / 5) + 0.005
-    assert line(ours, std=std, n=m).allowed == pytest.approx(wanted)
-    assert line(ours).allowed == pytest.approx(2 * math.sqrt(1 / 3 + 1) + 0.005), "one run there has our spread"
-    assert line([9.0], std=0.5, n=5).allowed == pytest.approx(2 * math.sqrt(0.25 + 0.25 / 5) + 0.005)
-    assert line(ours, std=0.001, n=2).allowed == pytest.approx(2 * math.sqrt(1 / 3 + 1 / 2) + 0.005)
+    ours = [9.0, 10.0, 11.0]
+    assert line(ours, std=0.5, n=5).allowed == pytest.approx(T[6] * math.sqrt(1 / 3 + 0.25 / 5) + 0.005, rel=1e-4)
+    assert line(ours).allowed == pytest.approx(T[2] * math.sqrt(1 / 3 + 1) + 0.005, rel=1e-4), "our spread for theirs"
+    assert line([9.0], std=0.5, n=5).allowed == pytest.approx(T[4] * math.sqrt(0.25 + 0.25 / 5) + 0.005, rel=1e-4)
+    assert line(ours, std=1e-3, n=2).allowed == pytest.approx(T[2] * math.sqrt(1 / 3 + 1 / 2) + 0.005, rel=1e-4)
+    many = [10.0 + (-1) ** k for k in range(10_000)]
+    assert line(many, std=1.0, n=10_000).allowed == pytest.approx(2 * math.sqrt(2 / 10_000) + 0.005, rel=1e-3)
 
 
 @pytest.mark.parametrize(
     ("one", "verdict"),
     [
         (line([9.9, 10.2]), Verdict.WITHIN),
-        (line([12.0, 12.1]), Verdict.OFF),
+        (line([12.0, 12.1, 12.05]), Verdict.OFF),
         (line([10.0]), Verdict.ONE),
         (line([10.0], std=1.0, n=3), Verdict.WITHIN),
         (line([]), Verdict.NOT_RUN),

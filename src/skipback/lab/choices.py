@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from skipback.lab.errors import LabError
-from skipback.lab.spellings import Form, check, parse
+from skipback.lab.errors import LabError, unknown
+from skipback.lab.spellings import Form, alike, check, parse, spelt
 from skipback.methods import TABLE as METHODS
 from skipback.methods import page
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from skipback.lab.data.prepare import Preparation, Transform
     from skipback.lab.data.splits import Splitter
     from skipback.lab.losses import TaskLoss
+    from skipback.lab.nets.bottleneck import Middle
+    from skipback.lab.starts import Start
     from skipback.precision import Precision
 
 TERNARY, BINOMIAL = (-1.0, 0.0, 1.0), (0.0, 1.0)
@@ -49,6 +52,13 @@ DRAWS: dict[str, Form] = {
     "chunked_negative": Form("ChunkedNegative", takes=("scale",), example="chunked_negative:0.1"),
 }
 """The draws of the feedback: each a class of `skipback.draws`, and what of it can be said behind a colon."""
+
+STARTS: dict[str, Form] = {
+    "zero": Form("Zero"),
+    "normal": Form("Normal", takes=("std",), example="normal:1"),
+    "prealigned": Form("Prealigned", takes=("method",), example="prealigned:principled_dfa"),
+}
+"""The weights to start from that have a name; else it is the folder of a finished run."""
 
 SIGNALS = (
     "delayed_error",
@@ -84,6 +94,9 @@ OPTIMIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "onednn", "bf16")
 
+BOTTLENECKS = ("corrected", "published", "narrow")
+"""The forms of the bottleneck study (see `skipback.lab.nets.bottleneck`)."""
+
 SPLITS: dict[str, tuple[str, bool]] = {
     "first": ("First", False),
     "last": ("Last", False),
@@ -93,6 +106,7 @@ SPLITS: dict[str, tuple[str, bool]] = {
 """Which rows are held out: the splitter, and whether it draws."""
 
 PREPARATIONS = {
+    "none": "rows",
     "scale": "rows",
     "simple": "rows",
     "columns": "tables",
@@ -106,7 +120,7 @@ PREPARATIONS = {
     "yuv": "images",
     "zca": "images",
 }
-"""Each preparation, and what it prepares."""
+"""Each preparation, and what it prepares. Several are a chain, `yuv+zca`."""
 
 AUGMENTS: dict[str, tuple[tuple[str, ...], int]] = {
     "crop-flip": (("Crop", "Flip"), 5),
@@ -115,7 +129,10 @@ AUGMENTS: dict[str, tuple[tuple[str, ...], int]] = {
     "cutout": (("Cutout",), 17),
     "resized-crop": (("ResizedCrop",), 1),
 }
-"""The steps of each augmentation, and the least side (pixels) of an image that leaves them something to show."""
+"""The steps of each augmentation, and the least side (pixels) of an image that leaves them something to show.
+
+Several are a chain, `flip+resized-crop`.
+"""
 
 
 class Augmentation(NamedTuple):
@@ -208,6 +225,45 @@ def draw(name: str) -> Draw:
     return built
 
 
+def start_of(text: str) -> str:
+    """The one spelling of a start: a name with its parameters, or the folder of a run as it was written.
+
+    Raises:
+        LabError: it is neither.
+    """
+    name = alike("start", text.split(":")[0], STARTS)
+    if name in STARTS:
+        kept = spelt("start", text, STARTS)
+        if method := parse("start", text, STARTS).parameters.get("method"):
+            return f"{name}:{check('method', method, METHODS)}"
+        if kept == "normal":
+            raise LabError("start 'normal': of which standard deviation? write normal:1")
+        return kept
+    if "/" in text or Path(text).is_dir():
+        return text.rstrip("/")
+    raise LabError(f"{unknown('start', text, list(STARTS))}, or the folder of a finished run")
+
+
+def start(text: str | None, *, other: Callable[[str], Method], seed: int) -> Start:
+    """The start of a spelling that `start_of` gave.
+
+    Args:
+        text: `None` for the weights that the network was built with.
+        other: builds the method of a name, for a start that belongs to another method than the run's.
+        seed: of that method's feedback.
+    """
+    from skipback.lab import starts
+
+    if text is None:
+        return starts.AsBuilt()
+    if text.split(":")[0] not in STARTS:
+        return starts.FromRun(Path(text))
+    name, parameters = parse("start", text, STARTS)
+    if name == "normal":
+        return starts.Normal(parameters["std"])
+    return starts.Prealigned(other(parameters["method"]) if parameters else None, seed)
+
+
 def has_feedback(name: str, *, as_published: bool) -> bool:
     """Whether a method's feedback can be drawn another way."""
     module = page(name)
@@ -243,6 +299,20 @@ def precision(name: str) -> Arithmetic:
     return table[check("precision", name, list(PRECISIONS))]
 
 
+def bottleneck(form: str, units: int, rows: int) -> Middle:
+    """The middle layer of a form of the bottleneck study.
+
+    Args:
+        form: of `BOTTLENECKS`.
+        units: those that pass.
+        rows: samples in a batch.
+    """
+    from skipback.lab.nets.bottleneck import Masked, Narrow
+
+    narrow = check("bottleneck form", form, BOTTLENECKS) == "narrow"
+    return Narrow(units) if narrow else Masked(units, rows)
+
+
 def splitter(name: str, *, held: int | float, seed: int, distinct: bool) -> Splitter:
     """The splitter of a name.
 
@@ -259,16 +329,33 @@ def splitter(name: str, *, held: int | float, seed: int, distinct: bool) -> Spli
     return splits.WithoutDuplicates(built) if distinct else built
 
 
-def preparation(name: str, *, epsilon: float) -> Preparation:
-    """The preparation of a name.
+def chain(what: str, text: str, known: Mapping[str, Any]) -> str:
+    """The one spelling of a chain of names, `yuv+zca`.
+
+    Raises:
+        LabError: one is unknown or there twice, or `none` has company.
+    """
+    names = [check(what, name.strip(), known) for name in text.split("+")]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise LabError(f"{what} {text!r}: {twice} is there twice")
+    if "none" in names and len(names) > 1:
+        raise LabError(f"{what} {text!r}: none is the whole chain or no part of it")
+    return "+".join(names)
+
+
+def preparation(text: str, *, epsilon: float) -> Preparation:
+    """The preparation of a name, or of a chain of them: each is fitted on what those before it give.
+
+    `zca` scales pixels to 0..1 first. `yuv` alone is followed by `channel`; in a chain it is the colours only.
 
     Args:
-        name: one of `PREPARATIONS`.
+        text: of `PREPARATIONS`, joined by `+`.
         epsilon: of the whitening, whose pixels lie in 0..1 here.
     """
     from skipback.lab.data import prepare
 
     table: dict[str, Preparation] = {
+        "none": prepare.AsTheyAre(),
         "scale": prepare.Scale(),
         "simple": prepare.simple(),
         "columns": prepare.columns(),
@@ -279,21 +366,37 @@ def preparation(name: str, *, epsilon: float) -> Preparation:
         "cifar10": prepare.CIFAR10,
         "cifar": prepare.CIFAR,
         "imagenet": prepare.IMAGENET,
-        "yuv": prepare.Compose((prepare.Yuv(), prepare.channel())),
+        "yuv": prepare.Yuv(),
         "zca": prepare.Compose((prepare.Scale(), prepare.Zca(epsilon=epsilon))),
     }
-    return table[check("preparation", name, list(PREPARATIONS))]
+    names = chain("preparation", text, PREPARATIONS).split("+")
+    names = ["yuv", "channel"] if names == ["yuv"] else names
+    steps = tuple(table[name] for name in names)
+    return steps[0] if len(steps) == 1 else prepare.Compose(steps)
 
 
-def augmentation(name: str) -> Augmentation:
-    """The augmentation of a name."""
+def augmentation(text: str) -> Augmentation:
+    """The augmentation of a name, or of a chain of them, one after the other.
+
+    Raises:
+        LabError: a square that covers with the mean follows a crop, which pads with black: one acts on prepared images,
+            the other on pixels.
+    """
     from skipback.lab.data import augment
 
-    kinds, least = AUGMENTS[check("augmentation", name, list(AUGMENTS))]
+    names = chain("augmentation", text, AUGMENTS).split("+")
+    kinds = [kind for name in names for kind in AUGMENTS[name][0]]
+    if "Cutout" in kinds and (crop := next((kind for kind in kinds if kind.endswith("Crop")), None)):
+        name = next(name for name in names if crop in AUGMENTS[name][0])
+        raise LabError(f"{text!r}: cutout acts on prepared images and {name} on pixels: they do not go together")
+    if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+        raise LabError(f"{text!r}: {twice} is in two of them")
+    if "ResizedCrop" in kinds and kinds[-1] != "ResizedCrop" and len(set(kinds) & {"Crop", "ScaledCrop"}):
+        raise LabError(f"{text!r}: resized-crop makes images of another size, so it comes last")
     steps = tuple(getattr(augment, kind)() for kind in kinds)
     return Augmentation(
         augment=augment.Augments(steps) if len(steps) > 1 else steps[0],
         plain=augment.Resize() if "ResizedCrop" in kinds else None,
-        least=least,
+        least=max(AUGMENTS[name][1] for name in names),
         prepared="Cutout" in kinds,  # DeVries and Taylor cover with the mean
     )

@@ -17,7 +17,7 @@ import tyro
 from pydantic import BaseModel, Field, model_validator
 
 from skipback import __version__
-from skipback.lab import choices, config, data, data_cli, listing, spellings, training
+from skipback.lab import choices, config, data, data_cli, listing, spellings, sweep, training, workers
 from skipback.lab.bench import verb as bench
 from skipback.lab.errors import LabError, unknown
 from skipback.lab.flags import Names, parse
@@ -54,12 +54,17 @@ class Train(Output, config.Run):
 
 
 class Compare(Output, config.Settings):
-    """Train several methods side by side, then write a report. The same command goes on after an interruption."""
+    """Train several methods side by side, then write a report. The same command goes on after an interruption.
+
+    Any setting may have several values, --depth 1,2: each combination is trained. In a --config file, lists do so, and
+    [method.shallow] has settings of one method alone.
+    """
 
     dataset: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")] = Field(
         "digits", description="of `skipback list data`"
     )
     open: bool = Field(False, description="show the report in a browser")
+    jobs: int = Field(1, ge=1, le=256, description="processes that share the runs")
     methods: Names = Field("bp,dfa,f3,drtp,fdfa,dkp,shallow", description=f"of {', '.join(METHODS)}, or all")
     seeds: int = Field(3, ge=1, description="runs of each method, with seeds 1 to N")
     depth: int | None = Field(2, ge=0, le=10_000, description="hidden layers")
@@ -133,34 +138,36 @@ def _train(argv: Sequence[str]) -> None:
 
 
 def _compare(argv: Sequence[str]) -> None:
-    options = parse(Compare, "compare", argv)
-    methods = _methods(options.methods)
+    from skipback.lab.flags import file_of
+
+    words, axes = sweep.of_flags(argv)
+    values, path = file_of(words)
+    plain, varied = sweep.of_file(values, path) if path else (None, sweep.Sweep())
+    options = parse(Compare, "compare", words, values=plain)
+    given = {word.removeprefix("--").replace("-", "_") for word in words}
+    kept = {name: listed for name, listed in varied.axes.items() if name not in given}
     fields = options.model_dump(include=set(config.Settings.model_fields))
-    runs = [
-        config.Run(
-            **{
-                **fields,
-                **_own(fields, method),
-                "dataset": options.dataset,
-                "epochs": options.passes,
-                "method": method,
-                "seed": seed,
-            }
-        )
-        for method in methods
-        for seed in range(1, options.seeds + 1)
-    ]
+    fields |= {"dataset": options.dataset, "epochs": options.passes}
+    varied = sweep.Sweep(axes={**kept, **axes}, own=varied.own)
+    runs = sweep.runs(varied, fields, _methods(options.methods), range(1, options.seeds + 1), _own)
+    _train_side_by_side(options, runs, ["compare", *argv])
+
+
+def _train_side_by_side(options: Compare, runs: list[config.Run], argv: list[str]) -> None:
     from skipback.lab.session import Session
 
-    command = _command("compare", argv)
-    session = Session(
-        options.out or Path("runs") / f"compare-{options.dataset}", as_json=options.as_json, command=command
-    )
+    out = options.out or Path("runs") / f"compare-{options.dataset}"
+    session = Session(out, as_json=options.as_json, command=_command(argv[0], argv[1:]))
     if options.dry_run:
         session.dry_run(runs)
         return
-    session.train(runs)
-    session.report([session.out / run.name for run in runs], show=options.open)
+    pairs = zip(runs, sweep.names(runs), strict=True)
+    folders = [sweep.folder(session.out, session.resolved(run), name) for run, name in pairs]
+    if options.jobs > 1 and not workers.is_worker():
+        workers.share(argv, options.jobs, total=len(runs), done=lambda: sum(f.summary is not None for f in folders))
+    session.train(runs, folders=folders)
+    if not workers.is_worker():
+        session.report([folder.path for folder in folders], show=options.open)
 
 
 def _methods(text: str) -> list[str]:

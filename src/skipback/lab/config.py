@@ -22,6 +22,7 @@ OPTIONS = ("prepare", "augment", "validation")
 """What is done to the rows before they train."""
 
 OPTIMIZERS = ("optimizer", "feedback_optimizer")
+ROWS = ("validation", "align_on")
 
 OF_FEEDBACK = ("feedback_lr", "feedback_decay", "feedback_optimizer")
 """Settings that are only of feedback that learns."""
@@ -54,7 +55,10 @@ class Settings(BaseModel):
     dropout: Rates = Field(0.0, description="probability, in hidden layers; of conv nets also one for each place")
     dropout_first: bool = Field(False, description="drop before the activation (mlp)")
     input_dropout: float = Field(0.0, ge=0, lt=1, description="probability, on the input of the mlp")
-    zero_init: bool = Field(False, description="start all weights at 0")
+    zero_init: bool = Field(False, description="as --start zero: start all weights at 0")
+    start: str | None = Field(None, description="weights: zero, normal:STD, prealigned[:METHOD], or a run's folder")
+    bottleneck: int | None = Field(None, ge=1, le=1_000_000, description="units of the middle layer that pass (mlp)")
+    bottleneck_form: str = Field("corrected", description=_one_of(choices.BOTTLENECKS))
     loss: str | None = Field(None, description="ce, bce, mse (default: ce; mse for values)")
     reduction: str = Field("mean", description="of the loss over batch and outputs: mean, sum")
     optimizer: str = Field("adam", description=_one_of(choices.OPTIMIZERS))
@@ -76,9 +80,11 @@ class Settings(BaseModel):
     batch_size: int = Field(50, ge=1, description="samples per step")
     context: int | None = Field(None, ge=1, le=1_000_000, description="tokens per window, of texts (default 64)")
     epochs: int = Field(20, ge=1, le=1_000_000, description="passes over the training set")
-    prepare: str | None = Field(None, description=f"{_one_of(choices.PREPARATIONS)} (default: as the data set)")
+    prepare: str | None = Field(
+        None, description=f"{_one_of(choices.PREPARATIONS)}; or a chain, yuv+zca (default: as the data set)"
+    )
     zca_epsilon: float = Field(0.1, gt=0, allow_inf_nan=False, description="added to variances of pixels 0..1")
-    augment: str | None = Field(None, description=_one_of(choices.AUGMENTS))
+    augment: str | None = Field(None, description=f"{_one_of(choices.AUGMENTS)}; or a chain, flip+resized-crop")
     validation: str | None = Field(None, description=f"score held-out rows: {_one_of(choices.SPLITS)}")
     held_out: int | float = Field(0.1, gt=0, allow_inf_nan=False, description="rows held out, or their share")
     split_seed: int = Field(1, ge=0, le=2**32 - 1, description="of random and stratified")
@@ -117,11 +123,12 @@ class Settings(BaseModel):
     precision: str = Field("auto", description=_one_of(choices.PRECISIONS))
     compile: bool = Field(False, description="convolutions and the like through torch.compile")
 
-    @field_validator("net", "loss", "reduction", *OPTIMIZERS, "signal", "device", "precision", "validation", "align_on")
+    @field_validator("net", "bottleneck_form", "loss", "reduction", *OPTIMIZERS, "signal", "device", "precision", *ROWS)
     @classmethod
     def _known(cls, value: str | None, info: Any) -> str | None:
         tables: dict[str, Any] = {
             "net": nets.TABLE,
+            "bottleneck_form": choices.BOTTLENECKS,
             "loss": choices.LOSSES,
             "reduction": choices.REDUCTIONS,
             "align_on": choices.ROWS,
@@ -157,11 +164,16 @@ class Settings(BaseModel):
         found = sorted(set(_listed(value, int, "hidden layers with commas, counted from 1")))
         return ",".join(map(str, found))
 
+    @field_validator("start")
+    @classmethod
+    def _start(cls, value: str | None) -> str | None:
+        return value if value is None else choices.start_of(value)
+
     @field_validator("prepare", "augment")
     @classmethod
     def _steps(cls, value: str | None, info: Any) -> str | None:
         tables: dict[str, Any] = {"prepare": choices.PREPARATIONS, "augment": choices.AUGMENTS}
-        return value if value is None else spellings.check(info.field_name, value, tables[info.field_name])
+        return value if value is None else choices.chain(info.field_name, value, tables[info.field_name])
 
     @model_validator(mode="before")
     @classmethod
@@ -185,6 +197,21 @@ class Settings(BaseModel):
             else:
                 raise LabError(f"{_flag(size)}: net {net!r} has no {_words(size)}")
         return {**values, **chosen}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _zero(cls, values: Any) -> Any:
+        """`--start zero` is kept as `zero_init`, so that the two spellings are one run."""
+        start = values.get("start") if isinstance(values, dict) else None
+        if not isinstance(start, str) or spellings.alike("start", start, choices.STARTS) != "zero":
+            return values
+        return {**values, "start": None, "zero_init": True}
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.zero_init and self.start is not None:
+            raise LabError(f"--start {self.start}: --zero-init is another start: leave one of them out")
+        return self
 
     @model_validator(mode="after")
     def _places_of_dropout(self) -> Self:
@@ -219,10 +246,11 @@ class Settings(BaseModel):
             ("held_out", self.validation, "--validation"),
             ("distinct", self.validation, "--validation"),
             ("split_seed", draws, "--validation random or stratified"),
+            ("bottleneck_form", self.bottleneck, "--bottleneck"),
             ("norm_last", self.batch_norm, "--batch-norm"),
             ("batch_norm_at", self.batch_norm, "--batch-norm"),
             ("dropout_first", self.dropout, "--dropout"),
-            ("zca_epsilon", self.prepare == "zca", "--prepare zca"),
+            ("zca_epsilon", "zca" in (self.prepare or "").split("+"), "--prepare zca"),
             ("keep_clean_gradients", self.adversarial, "--adversarial"),
         ):
             if not taken and getattr(self, option) != type(self).model_fields[option].default:
@@ -234,12 +262,25 @@ class Settings(BaseModel):
         training.check(self)
         return self
 
+    @model_validator(mode="after")
+    def _a_bottleneck_stands_between_layers(self) -> Self:
+        if self.bottleneck is None:
+            return self
+        depth, width = self.depth or 0, self.width or 0
+        if depth < 2:
+            raise LabError(f"--bottleneck {self.bottleneck}: no layer is between others at --depth {depth}: 2 or more")
+        if self.bottleneck > width:
+            raise LabError(f"--bottleneck {self.bottleneck}: at most the units of a hidden layer, --width {width}")
+        return self
+
     @property
     def sizes(self) -> dict[str, Any]:
         """What the net's own function takes of these settings."""
         found = {size: getattr(self, size) for size in nets.CARDS[self.net].sizes}
         read = {"dropout": float, "batch_norm_at": int}
         lists = {size: read[size] for size, value in found.items() if isinstance(value, str) and size in read}
+        if self.bottleneck is not None:
+            found["bottleneck"] = choices.bottleneck(self.bottleneck_form, self.bottleneck, self.batch_size)
         return {**found, **{size: tuple(map(kind, found[size].split(","))) for size, kind in lists.items()}}
 
 
@@ -272,6 +313,15 @@ class Run(Settings):
     def _bp_has_no_anchor(self) -> Run:
         if self.anchor is not None and self.method == "bp":
             raise LabError(f"--anchor {self.anchor}: method 'bp' is plain backprop in every pass already")
+        return self
+
+    @model_validator(mode="after")
+    def _references_have_no_feedback_to_align_with(self) -> Run:
+        if self.start == "prealigned" and self.method in ("bp", "shallow"):
+            raise LabError(
+                f"--start prealigned: method {self.method!r} has no feedback to align with; for that of another method "
+                "write --start prealigned:principled_dfa"
+            )
         return self
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import tyro
 from pydantic import BaseModel, Field
@@ -15,9 +16,9 @@ from skipback.lab.errors import LabError
 class DataOptions(BaseModel):
     """The data sets: what they are, where they come from, whether the files here are whole."""
 
-    action: tyro.conf.Positional[str] = Field("list", description="list, info, fetch or verify")
+    action: tyro.conf.Positional[str] = Field("list", description="list, info, fetch, verify or export")
     names: tyro.conf.Positional[tuple[str, ...]] = Field(
-        (), description="data sets (default: all; to verify: all that are here)"
+        (), description="data sets (default: all; to verify: all that are here); to export: NAME FILE.npz|csv"
     )
 
 
@@ -33,7 +34,11 @@ def run(options: DataOptions) -> None:
         "fetch": _fetch,
         "verify": _verify,
     }
-    action = actions[spellings.check("action", options.action, list(actions))]
+    asked = spellings.check("action", options.action, [*actions, "export"])
+    if asked == "export":
+        _export(options.names)
+        return
+    action = actions[asked]
     action([spellings.check("data set", name, data.names()) for name in options.names])
 
 
@@ -83,6 +88,15 @@ def _fetch(names: list[str]) -> None:
     if failed:
         reasons = "".join(f"\n{error}" for error in failed.values())  # each begins with its data set
         raise LabError(f"data fetch: {len(failed)} of {len(names)} not fetched ({', '.join(failed)}):{reasons}")
+
+
+def _export(words: tuple[str, ...]) -> None:
+    if len(words) != 2:
+        raise LabError("data export: write skipback data export NAME FILE.npz, or FILE.csv")
+    name, path = spellings.check("data set", words[0], data.names()), Path(words[1])
+    from skipback.lab.data import export
+
+    _say(f"{name}: {export.write(name, path)}")
 
 
 def _verify(names: list[str]) -> None:

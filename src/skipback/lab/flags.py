@@ -55,15 +55,21 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """The headings of a long help text, and the settings below them; all other flags stand above."""
 
 
-def parse(model: type[Model], verb: str, argv: Sequence[str]) -> Model:
+def parse(model: type[Model], verb: str, argv: Sequence[str], *, values: dict[str, Any] | None = None) -> Model:
     """Read the flags of one verb. `--config FILE` fills what the flags leave open.
+
+    Args:
+        model: of the verb.
+        verb: its name.
+        argv: the flags.
+        values: what the file says, where somebody has read it already.
 
     Raises:
         LabError: a flag is unknown, a value is refused, or the file cannot be read.
     """
     form = _form(model)
     path = _path(argv) if "config" in model.model_fields else None
-    default = _filled(form, _file(model, path)) if path else None
+    default = _filled(form, _file(model, path, values)) if path else None
     how = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
     with _one_line(verb):
         filled: Any = tyro.cli(form, prog=f"skipback {verb}", args=argv, default=default, config=how)
@@ -105,7 +111,8 @@ def _flat(filled: Any) -> dict[str, Any]:
     """The values of a record, those below headings among them."""
     values = dataclasses.asdict(filled)
     for heading in GROUPS:
-        values |= values.pop(heading, {})
+        if isinstance(values.get(heading), dict):  # a flag of another verb may be called as a heading is
+            values |= values.pop(heading)
     return values
 
 
@@ -128,9 +135,19 @@ def _path(argv: Sequence[str]) -> Path | None:
     return Path(found[-1]) if found else None
 
 
-def _file(model: type[Model], path: Path) -> dict[str, Any]:
+def file_of(argv: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
+    """What the file of `--config` says, and where it is.
+
+    Raises:
+        LabError: it cannot be read.
+    """
+    path = _path(argv)
+    return (config.read(path) if path else {}), path
+
+
+def _file(model: type[Model], path: Path, values: dict[str, Any] | None) -> dict[str, Any]:
     """The settings of `--config`, judged now so that a complaint names the file. A run's own name may say too much."""
-    values = config.read(path)
+    values = config.read(path) if values is None else values
     surplus = set(config.Run.model_fields) - set(model.model_fields)  # `compare` takes a run's settings, not its method
     try:
         return model.model_validate({k: v for k, v in values.items() if k not in surplus}).model_dump()

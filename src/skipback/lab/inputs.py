@@ -116,12 +116,13 @@ def _check(run: Run, card: Card, task: Task) -> None:
     if run.validation == "stratified" and task is Task.REGRESSION:
         raise LabError(f"--validation stratified keeps the shares of classes, and {run.dataset!r} has values: random")
     images = len(card.shape) == 3
-    if run.prepare is not None and choices.PREPARATIONS[run.prepare] == ("tables" if images else "images"):
+    kinds = {choices.PREPARATIONS[name] for name in run.prepare.split("+")} if run.prepare else set()
+    if (other := "tables" if images else "images") in kinds:
         fit = [
             name for name, kind in choices.PREPARATIONS.items() if kind in ("rows", "images" if images else "tables")
         ]
         raise LabError(
-            f"--prepare {run.prepare} is for {choices.PREPARATIONS[run.prepare]}, and an input of {run.dataset!r} has "
+            f"--prepare {run.prepare} is for {other}, and an input of {run.dataset!r} has "
             f"shape {card.shape}: choose one of {', '.join(fit)}"
         )
     if run.augment is not None:

@@ -104,7 +104,7 @@ def text(found: Mapping[str, list[Row]]) -> str:
 
 def _methods(rows: list[Row]) -> str:
     names = table("methods", ["name", "what it is", "paper"], [[r["name"], r["title"], r["paper"]] for r in rows])
-    head = ["name", "needs", "weight\ntransport", "update\nlock", "forward\nlock", "status (rows in tolerance)"]
+    head = ["name", "needs", "weight\ntransport", "update\nlock", "forward\nlock", "status (numbers that agree)"]
     audited = ("weight_transport", "update_lock", "forward_lock")
     about = [[r["name"], _words(r["needs"]), *(_yes(r["audit"][key]) for key in audited), _status(r)] for r in rows]
     return f"{names}\n{table('what teaching the hidden blocks needs, and waits for', head, about)}\n{LEGEND}"
@@ -115,17 +115,17 @@ LEGEND = """\
   weight transport  measured: the weights of deeper blocks go into the update
   update lock       measured: it waits for the backward pass of deeper blocks
   forward lock      measured: it waits for the output; `skipback audit` measures it again
-  reproduced        m of n rows of results/NAME.json are within the tolerance of their reference
+  reproduced        m of n numbers are within 2 std of those of the papers named: results/reproduce
 """
 
 
 def _status(row: Row) -> str:
-    """`reproduced 3/3 fdfa, published`: of how many rows, in which files of results/."""
+    """`reproduced 3/3 bacho2024, flugel2024`: of how many numbers, of which papers."""
     counts = row["compared"]
     if not counts:
         return str(row["status"])
     within, total = (sum(count[key] for count in counts.values()) for key in ("within", "rows"))
-    return f"{row['status']} {within}/{total} {', '.join(name.removesuffix('.json') for name in counts)}"
+    return f"{row['status']} {within}/{total} {', '.join(counts)}"
 
 
 def _yes(answer: bool | None) -> str:

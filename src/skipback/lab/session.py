@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 import webbrowser
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from skipback.lab.config import Run
 from skipback.lab.data.pipeline import Feeds
 from skipback.lab.dry import described, dry_run
 from skipback.lab.machine import device
-from skipback.lab.records import Folder, to_jsonl
+from skipback.lab.records import BusyError, Folder, to_jsonl
 from skipback.lab.states import FINISHED
 from skipback.lab.together import train_together
 from skipback.lab.train import train
@@ -58,7 +58,7 @@ class Session:
         Raises:
             LabError: see `skipback.lab.train.train` and `skipback.lab.together.train_together`.
         """
-        runs = [self._resolved(run) for run in runs]
+        runs = [self.resolved(run) for run in runs]
         for run in runs:  # before the first of them trains for hours
             check_changing(run)
         folders = folders or [Folder(self.out / run.name) for run in runs]
@@ -67,17 +67,22 @@ class Session:
             check_compiler()
         with self._live(runs, folders) as (bar, tasks), self._plain_warnings():
             shows = [partial(_show, bar, task) for task in tasks]
-            summaries = (
-                iter(train_together(runs, self._load, folders, command=self.command, progress=shows))
-                if together
-                else (
-                    train(run, self._load(run), folder, command=self.command, progress=show)
-                    for run, folder, show in zip(runs, folders, shows, strict=True)
-                )
-            )
-            for run, folder, task, before, summary in zip(runs, folders, tasks, done, summaries, strict=True):
-                bar.update(task, completed=run.epochs, visible=True, text=_describe(summary))
-                self._finished(run, folder, summary, before)
+            if together:
+                summaries = train_together(runs, self._load, folders, command=self.command, progress=shows)
+                for at, summary in enumerate(summaries):
+                    self._ended(bar, tasks[at], runs[at], folders[at], summary, done[at])
+                return
+            for at in _busy_last(len(runs), lambda at: self._one(runs[at], folders[at], shows[at])):
+                self._ended(bar, tasks[at], runs[at], folders[at], folders[at].summary or {}, done[at])
+
+    def _one(self, run: Run, folder: Folder, show: Callable[[dict[str, Any]], None]) -> None:
+        train(run, self._load(run), folder, command=self.command, progress=show)
+
+    def _ended(
+        self, bar: Progress, task: TaskID, run: Run, folder: Folder, summary: dict[str, Any], before: bool
+    ) -> None:
+        bar.update(task, completed=run.epochs, visible=True, text=_describe(summary))
+        self._finished(run, folder, summary, before)
 
     def dry_run(self, runs: list[Run]) -> None:
         """Make one step of each run, and write nothing.
@@ -106,7 +111,7 @@ class Session:
         if not self.as_json:
             print(text)  # noqa: T201
 
-    def _resolved(self, run: Run) -> Run:
+    def resolved(self, run: Run) -> Run:
         """The complete configuration: the loss that fits the data set, and the device that is here."""
         tasks = data.card(run.dataset).tasks
         loss = run.loss or ("mse" if tasks[0] is data.Task.REGRESSION else "ce")
@@ -161,6 +166,25 @@ class Session:
 
             warnings.showwarning = show
             yield
+
+
+def _busy_last(count: int, train_one: Callable[[int], None]) -> Iterator[int]:
+    """Train each of so many, and tell which is done. One that another process holds is tried again at the end.
+
+    Raises:
+        BusyError: it is held still.
+    """
+    held = []
+    for at in range(count):
+        try:
+            train_one(at)
+        except BusyError:
+            held.append(at)
+            continue
+        yield at
+    for at in held:
+        train_one(at)
+        yield at
 
 
 def _show(bar: Progress, task: TaskID, row: dict[str, Any]) -> None:

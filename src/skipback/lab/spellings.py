@@ -114,6 +114,7 @@ KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "alpha": (_number, "a number"),
     "bound": (_above_zero, "a number above 0"),
     "std": (_above_zero, "a number above 0"),
+    "method": (str, "a method"),
     "per_unit": (_count, "a whole number above 0"),
 }
 """What each parameter is read by, and what it has to be."""
@@ -176,4 +177,6 @@ def _right(name: str, form: Form) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(_text, value))
+    if isinstance(value, str):
+        return value
     return str(int(value)) if isinstance(value, float) and value == int(value) and abs(value) < 1e15 else repr(value)

@@ -27,8 +27,10 @@ from skipback.lab.errors import LabError
 from skipback.lab.looking import Looks, measured, probe
 from skipback.lab.losses import LOSSES, TaskLoss
 from skipback.lab.moving import Movement, cause
+from skipback.lab.nets.bottleneck import published_blocks
 from skipback.lab.optimizers import schedule_of, update_of
 from skipback.lab.scoring import Scorer
+from skipback.lab.starts import Start
 from skipback.lab.stepping import Plain, Reduced, Step, step_of, told
 from skipback.lab.tasks import RULES, remembers
 from skipback.learner import Learner
@@ -128,19 +130,34 @@ class Trainer:
     def _learner(self) -> Learner:
         run, example = self.run, self.feed.first(2).inputs
         try:
-            net = self._net(tuple(example[0].shape[1:]))
+            net = self._net(tuple(example[0].shape[1:])).to(self.device)
             method = self.rules.fit(run.method, _method(run, self.loss, len(self.feed)), self.feed)
-            learner = skipback.attach(
-                net.to(self.device), method, example=example, seed=_seed(run.feedback_seed, run), show=None
-            )
+            start, batch, of_output = self._start(), self.feed.first(run.batch_size), self.loss.of_output
+            start.before(net, batch, of_output)
+            seed = _seed(run.feedback_seed, run)
+            learner = skipback.attach(net, method, example, self._blocks(net), seed=seed, show=None)
             if zero_start.of_net(run):  # after it, so that feedback is a copy of the weights as drawn
-                rows, of_output = self.feed.first(PROBE), self.loss.of_output
-                self.start = zero_start.zero_start(run.method, learner, rows, of_output)
+                self.start = zero_start.zero_start(run.method, learner, self.feed.first(PROBE), of_output)
+            start.after(learner, batch, of_output)
             return learner
         except LabError:
             raise
         except (ValueError, RuntimeError) as error:  # the net does not fit the data, or the method not the net
             raise LabError(str(error)) from None
+
+    def _blocks(self, net: nn.Module) -> list[str] | str:
+        """Where the ports are: found by themselves, but for one published network."""
+        published = self.run.bottleneck is not None and self.run.bottleneck_form == "published"
+        return published_blocks(net) if published else "auto"
+
+    def _start(self) -> Start:
+        run, samples = self.run, len(self.feed)
+        plain = {"feedback": None, "signal": None, "anchor": None}  # of the run's own method
+
+        def other(name: str) -> Method:
+            return _method(run.model_copy(update={**plain, "method": name}), self.loss, samples)
+
+        return choices.start(run.start, other=other, seed=_seed(run.feedback_seed, run))
 
     def _net(self, shape: tuple[int, ...]) -> nn.Module:
         run, data = self.run, self.data

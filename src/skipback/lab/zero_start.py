@@ -35,9 +35,9 @@ ALL, BUT_FIRST, RANDOM = "zero", "zero but for the first layer", "random"
 
 
 def of_net(run: Run) -> bool | None:
-    """Whether the network of a run starts at 0, as asked or by its source; `None` if it has no such start."""
+    """Whether the network of a run starts at 0, as asked, or by its source where nothing is; `None` if it cannot."""
     choice = inspect.signature(nets.CARDS[run.net].constructor).parameters.get("zero_init")
-    return None if choice is None else run.zero_init or bool(choice.default)
+    return None if choice is None else run.zero_init or (run.start is None and bool(choice.default))
 
 
 def zero_start(name: str, learner: Learner, batch: Batch, loss: Loss) -> str:

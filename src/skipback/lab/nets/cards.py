@@ -26,6 +26,7 @@ CARDS: dict[str, Card] = {
             "dropout_first": False,
             "norm_last": False,
             "bias": True,
+            "bottleneck": None,
             "zero_init": False,
         },
         shape=_MNIST,

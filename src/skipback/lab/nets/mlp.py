@@ -24,12 +24,13 @@ starts them all at 0, as dfa-torch does for tanh and logistic units under DFA.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import nn
+
+from skipback.lab.nets.bottleneck import Middle
 
 
 def mlp(
@@ -45,6 +46,7 @@ def mlp(
     dropout_first: bool = False,
     norm_last: bool = False,
     bias: bool = True,
+    bottleneck: Middle | None = None,
     zero_init: bool = False,
 ) -> nn.Sequential:
     """Build the network.
@@ -61,20 +63,25 @@ def mlp(
         dropout_first: drop before the activation instead of after it.
         norm_last: normalise after the activation instead of before it.
         bias: of every linear layer.
+        bottleneck: makes the middle layer (the second of three), with whose units the next one goes on.
         zero_init: start all weights and biases at 0.
 
     Raises:
-        ValueError: zero weights under ReLU, which never learn.
+        ValueError: zero weights under ReLU, which never learn, or no middle layer for a bottleneck.
     """
-    sizes = [math.prod(shape), *[width] * depth]
-    norm = [partial(nn.BatchNorm1d, width)] if batch_norm else []
+    if bottleneck is not None and depth < 2:
+        raise ValueError(f"bottleneck: there is no layer between others at depth {depth}: take 2 or more")
     drop = [partial(nn.Dropout, dropout)] if dropout else []
-    order = order_of(norm, activation, drop, dropout_first=dropout_first, norm_last=norm_last)
-    hidden = [
-        m for i, o in itertools.pairwise(sizes) for m in (nn.Linear(i, o, bias=bias), *(make() for make in order))
-    ]
-    first = [nn.Dropout(input_dropout)] if input_dropout else []
-    net = nn.Sequential(nn.Flatten(), *first, *hidden, nn.Linear(sizes[-1], outputs, bias=bias))
+    hidden: list[nn.Module] = [nn.Flatten(), *([nn.Dropout(input_dropout)] if input_dropout else [])]
+    units = math.prod(shape)
+    for k in range(depth):
+        made = bottleneck if k == depth // 2 else None
+        layer = nn.Linear(units, width, bias=bias) if made is None else made(units, bias)
+        units = layer.out_features
+        norm = [partial(nn.BatchNorm1d, units)] if batch_norm else []
+        order = order_of(norm, activation, drop, dropout_first=dropout_first, norm_last=norm_last)
+        hidden += [layer, *(make() for make in order)]
+    net = nn.Sequential(*hidden, nn.Linear(units, outputs, bias=bias))
     return zeroed(net) if zero_init else net
 
 

@@ -21,6 +21,7 @@ BACKPROP = "bp"
 FLOOR = "shallow"
 NET_KEYS = (
     *("dataset", "net", "depth", "width", "batch_norm", "dropout", "input_dropout", "zero_init"),
+    *("bias", "batch_norm_at", "norm_last", "dropout_first", "bottleneck", "bottleneck_form"),
     *("prepare", "zca_epsilon", "augment", "validation", "held_out", "split_seed", "distinct"),
 )
 """Runs that differ here are never compared with each other."""

@@ -27,6 +27,7 @@ LATER = (
     *("feedback_lr", "feedback_decay", "feedback_optimizer", "reduction", "max_in_norm", "max_out_norm"),
     *("adversarial", "keep_clean_gradients", "weight_seed", "feedback_seed", "order_seed", "limit"),
     *("eval_every", "score_train", "align_on", "align_rows", "align_every"),
+    *("bias", "batch_norm_at", "norm_last", "dropout_first", "start", "bottleneck", "bottleneck_form"),
 )
 """Settings that older run folders lack, where they had their usual value."""
 
@@ -145,10 +146,10 @@ class RecordedRun:
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """Every run folder among `paths` and directly inside them, in the order given, each once."""
+    """Every run folder among `paths` and inside them, however deep, in the order given, each once."""
     found: dict[Path, Path] = {}
     for path in paths:
-        inside = sorted((file.parent for file in path.glob("*/config.json")), key=_natural)
+        inside = sorted((file.parent for file in path.rglob("config.json")), key=_natural)
         runs = [path] if (path / "config.json").is_file() else inside
         if not runs:
             raise ReportError(
@@ -160,8 +161,8 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sorts seed-2 before seed-10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+    """Sorts seed-2 before seed-10, and what lies deeper where its folders are."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.as_posix())]
 
 
 def read_run(path: Path) -> RecordedRun:

@@ -12,7 +12,7 @@ from skipback.lab.reproduce.lines import Line, Verdict, shown
 
 HEAD = ("row", "score", "paper", "ours, mean ± std (n)", "difference", "verdict")
 MARK = {True: "?", False: ""}
-NOTE = "? from memory, not verified. Within 2 std: of the difference of two means, from the spread over runs.\n"
+NOTE = "? from memory, not verified. 2 std: of the difference of two means, more where few runs tell them (Student).\n"
 
 
 def cells(lines: Sequence[Line]) -> list[list[str]]:

@@ -11,10 +11,13 @@ from typing import Any
 
 from skipback.lab.papers.base import Expected, Gap, Row, Table
 from skipback.lab.records import read_json, read_jsonl
+from skipback.lab.report.student import t_quantile
 from skipback.lab.reproduce.jobs import Job
 
 GAP = "gap closed, %"
 """What stands in the place of a score."""
+TWO = 0.9772498680518208
+"""The probability that a normal number is less than two standard deviations above its mean."""
 FEWEST = 3
 """Runs from which a published deviation is taken as it is: of two it says too little."""
 
@@ -83,16 +86,21 @@ class Line:
 
     @property
     def allowed(self) -> float | None:
-        """Two standard deviations of the difference of two means: 2 sqrt(s² / n + s_p² / m).
+        """Two standard deviations of the difference of two means: k sqrt(s² / n + s_p² / m).
 
         s and n are ours, s_p and m the paper's. Where one of the two deviations is not known, the other stands for it.
+        k is 2, and more where few runs tell the deviation: Student's t at the same probability (n = 3: 4.5).
         """
         theirs = self.expected.std if self.expected.n >= FEWEST else None
+        known = [n - 1 for s, n in ((self.std, len(self.values)), (theirs, self.expected.n)) if s is not None]
+        if not known or not self.values:
+            return None
         ours = self.std if self.std is not None else theirs
         theirs = theirs if theirs is not None else ours
-        if ours is None or theirs is None or not self.values:
-            return None
-        return 2 * math.sqrt(ours**2 / len(self.values) + theirs**2 / self.expected.n) + self._rounding
+        assert ours is not None
+        assert theirs is not None
+        spread = math.sqrt(ours**2 / len(self.values) + theirs**2 / self.expected.n)
+        return t_quantile(TWO, sum(known)) * spread + self._rounding
 
     @property
     def _rounding(self) -> float:
@@ -169,7 +177,8 @@ def of_row(row: Row, records: Sequence[Record], *, trained: int | None = None) -
     """
     lines = [_line(row.label, expected, records) for expected in row.expected if _comes(expected, trained)]
     if trained is not None:
-        short = {e.score: e for e in row.expected if e.at is None}
+        told = {line.expected.score for line in lines if line.expected.at == trained}
+        short = [e.score for e in row.expected if e.at is None and e.score not in told]
         lines += [
             _line(row.label, Expected(score=score, note=f"of {row.recipe.get('epochs')} epochs"), records, trained)
             for score in short

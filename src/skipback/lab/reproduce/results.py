@@ -175,6 +175,17 @@ def _record(seed: int, run: Mapping[str, Any]) -> Record:
     return Record(seed=seed, values=values, about={key: value for key, value in run.items() if key != "values"})
 
 
+def renewed(path: Path, study: Study, table: Table) -> dict[str, Any]:
+    """A results file with its runs beside what the paper's file says now: values, sources and verdicts.
+
+    Raises:
+        LabError: as `read`.
+    """
+    before = read(path)
+    now = document(study, table, kept(path, table), typed=before["command"], environment=before["environment"])
+    return {**now, "written": before["written"]}
+
+
 def merged(old: Mapping[str, Ran], new: Mapping[str, Ran]) -> dict[str, Ran]:
     """Of each row the runs that trained longer; of runs as long, both, and of a seed the newer one."""
     found = dict(old)

@@ -14,6 +14,7 @@ is ever fitted on a test row: `prepared` sees to that.
 | `MNIST`, `CIFAR10`, `CIFAR`, `IMAGENET` | the same with stored constants | F3 (two), principled-DFA (two) |
 | `Yuv()` | luminance and two colour differences | dfa-torch, `-format yuv` |
 | `Zca(epsilon)` | (x - mean) P, all training rows decorrelated | dfa-torch, `-whiten` (there 1e-5, on 0..255) |
+| `AsTheyAre()` | x | F3, its table of incomes |
 | `Compose((a, b))` | b fitted on what a gives | |
 """
 
@@ -35,7 +36,7 @@ from skipback.lab.data.prepare.affine import (
     image,
     simple,
 )
-from skipback.lab.data.prepare.base import Compose, Preparation, Transform, in_chunks, prepared
+from skipback.lab.data.prepare.base import AsTheyAre, Compose, Preparation, Transform, in_chunks, prepared
 from skipback.lab.data.prepare.categories import Categories, Codes
 from skipback.lab.data.prepare.colour import Yuv
 from skipback.lab.data.prepare.targets import TargetScale
@@ -51,6 +52,7 @@ __all__ = [
     "IMAGENET",
     "MNIST",
     "Affine",
+    "AsTheyAre",
     "Categories",
     "Codes",
     "Compose",

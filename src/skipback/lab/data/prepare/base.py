@@ -29,6 +29,19 @@ class Preparation(Protocol):
         """The transform whose statistics are those of the rows x (N, ...)."""
 
 
+@dataclass(frozen=True)
+class AsTheyAre:
+    """No preparation: the numbers of the official files, as float32. It is its own transform: nothing is fitted."""
+
+    def fit(self, x: Tensor) -> AsTheyAre:
+        """Nothing to fit."""
+        return self
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The same rows in float32."""
+        return x.to(torch.float32)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Composed:
     """Transforms, one after the other."""
