@@ -441,9 +441,7 @@ def sharded(net, mesh, *, each):
 
 @pytest.mark.parametrize("name", CUTTING)
 def test_layers_that_were_sharded_one_by_one_are_refused_before_and_after_attach(name, one_rank):
-    with pytest.raises(
-        ValueError, match=r"sharded layers\), so nothing can be cut .*shard the network only as a whole"
-    ):
+    with pytest.raises(ValueError, match=r"layers of this network were sharded one by one .*fully_shard\(net\)"):
         attached(sharded(mlp(), one_rank, each=True), CUTTING[name])
     net = mlp()
     learner = attached(net, CUTTING[name])
@@ -459,10 +457,12 @@ def test_a_network_that_was_sharded_as_a_whole_has_the_gradients_of_one_that_was
     F.cross_entropy(plain(X), T).backward()
     if order == "before":
         sharded(net, one_rank, each=False)
-    attached(net)
+    learner = attached(net)
     if order == "after":
         sharded(net, one_rank, each=False)
     F.cross_entropy(net(X), T).backward()
+    with pytest.raises(ValueError, match=r"weights are sharded .* measure an unsharded network"):
+        sb.audit(learner, X, T, F.cross_entropy)
     for p, q in zip(net.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(p.grad.full_tensor(), q.grad, rtol=1e-9, atol=1e-12)
 
