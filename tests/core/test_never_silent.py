@@ -81,6 +81,33 @@ def test_a_discovery_pass_leaves_nothing_behind_that_hooks_of_others_have_saved(
     assert all(p.waiting == 0 for p in net.parameters())
 
 
+class Built(nn.Module):
+    """Makes its layers in the first pass, and notes that."""
+
+    def __init__(self):
+        super().__init__()
+        self.out, self.ready, self.passes = nn.Linear(16, 3), False, 0
+
+    def forward(self, x):
+        if not self.ready:
+            self.hidden, self.ready = nn.Linear(x.shape[1], 16).double(), True
+        self.passes += 1
+        return self.out(torch.tanh(self.hidden(x)))
+
+
+def test_layers_that_the_discovery_pass_made_stay():
+    net = made(Built)
+    learner = attached(net)
+    hidden = net.hidden
+    F.cross_entropy(net(X), T).backward()
+    assert net.hidden is hidden
+    assert list(learner.feedback) == ["hidden"]
+    assert hidden.weight.grad is not None
+    passes = net.passes
+    sb.alignment(learner, X, T, F.cross_entropy)
+    assert net.passes == passes  # counted in no pass that leaves no trace
+
+
 class Recording(nn.Module):
     """Hooks of its own record what its layers return, and its head reads that, as in some of transformers' models."""
 
@@ -420,6 +447,24 @@ def test_a_mean_over_the_batch_is_no_constant():
     with pytest.raises(ValueError, match=r"port 'embed' has shape \(1, 6\).*the first dimension of both must be"):
         attached(made(lambda: Prototypes(of_batch=True)), x=(X, tokens))
     assert list(attached(made(lambda: Prototypes(of_batch=False)), x=(X, tokens)).feedback) == ["query", "layer"]
+
+
+class Hyper(nn.Module):
+    """A table that two layers make of parameters alone: between them backprop would run."""
+
+    def __init__(self):
+        super().__init__()
+        self.start, self.first, self.second = nn.Parameter(torch.randn(1, 5)), nn.Linear(5, 7), nn.Linear(7, 6)
+        self.query, self.layer, self.out = nn.Linear(10, 6), Mixed(), nn.Linear(6, 3)
+
+    def forward(self, x):
+        table = self.second(torch.tanh(self.first(self.start)))
+        return self.out(self.layer(torch.tanh(self.query(x)), table))
+
+
+def test_layers_between_parameters_and_a_constant_are_refused():
+    with pytest.raises(ValueError, match=r"port 'first' has shape \(1, 7\).*the first dimension of both must be"):
+        attached(made(Hyper))
 
 
 @pytest.fixture

@@ -147,15 +147,25 @@ def untouched(net: nn.Module) -> Iterator[None]:
 
 
 class _Attributes:
-    """The attributes of one object, and what its lists, dicts and sets hold, one level deep."""
+    """The attributes of one object, and what its lists, dicts and sets hold, one level deep.
+
+    A module that made its layers in the pass keeps what it noted of that.
+    """
 
     def __init__(self, owner: dict[str, Any]) -> None:
         self.owner = owner
+        self.before = self.layers()
         self.values = {name: value for name, value in owner.items() if name not in _TORCH}
         self.contents = [(v, v.copy()) for v in self.values.values() if type(v) in _COLLECTIONS]
 
+    def layers(self) -> tuple[Any, ...]:
+        """The layers and the names of the parameters of a module."""
+        return tuple(self.owner.get("_modules", {}).items()), tuple(self.owner.get("_parameters", {}))
+
     def restore(self) -> None:
         """Put them back."""
+        if self.layers() != self.before:
+            return
         for name in self.owner.keys() - self.values.keys() - _TORCH:
             del self.owner[name]
         self.owner.update(self.values)

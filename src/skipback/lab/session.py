@@ -91,7 +91,7 @@ class Session:
             LabError: one of them does not fit.
         """
         with self._plain_warnings():
-            for run in map(self._resolved, runs):
+            for run in map(self.resolved, runs):
                 check_changing(run)
                 found = dry_run(run, self._load(run))
                 print(to_jsonl([found]) if self.as_json else f"{run.name}: {described(found)}")  # noqa: T201
