@@ -77,7 +77,8 @@ def test_a_table_is_trained_compared_and_written_in_every_format(toy, tmp_path, 
     assert "1. Of all." in (folder / "small.md").read_text()
     assert "Of other tables" not in (folder / "small.md").read_text()
     assert r"BP & test accuracy & 80.00 $\pm$ 20.00 (3) &" in (folder / "small.tex").read_text()
-    assert (folder / "small-accuracy.png").stat().st_size > 5000
+    assert {path.name for path in folder.glob("*.png")} == {"small-accuracy.png", "small-rate.png"}
+    assert all(path.stat().st_size > 5000 for path in folder.glob("*.png"))
     document = results.read(folder / "small.json")
     assert (
         document["rows"][0]["command"] == "skipback train digits --depth 1 --width 8 --epochs 2 --lr 0.01 --method bp"

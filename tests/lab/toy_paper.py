@@ -33,7 +33,11 @@ TABLES = (
         ),
         seeds=2,
         gaps=(Gap(label="gap", of="DFA, ternary", floor="shallow", ceiling="BP", expected=known(50.0)),),
-        figures=(Figure(name="accuracy", title="Accuracy", score=ACCURACY),),
+        figures=(
+            Figure(name="accuracy", title="Accuracy", score=ACCURACY),
+            Figure(name="rate", title="Against the rate", score=ACCURACY, x="lr", line="method", log=True),
+            Figure(name="empty", title="Of a score that is not measured", score=cosine(9)),
+        ),
     ),
     Table(
         name="other",
