@@ -95,5 +95,5 @@ MSE = Value(name="test MSE", places=4, key="test_mse")
 
 def cosine(port: int, name: str = "") -> Cosine:
     """The cosine at a port, counted from 1 at the input (or from -1 at the output)."""
-    place = f"port {port}" if port > 0 else "last port" if port == -1 else f"port {port} from the output"
+    place = f"port {port}" if port > 0 else "last port" if port == -1 else f"port {-port} from the output"
     return Cosine(name=f"cosine, {name or place}", places=3, port=port - 1 if port > 0 else port)
