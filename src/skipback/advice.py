@@ -124,6 +124,28 @@ TRANSFORMED = (
 )
 
 
+SECOND_ORDER = (
+    "create_graph=True asks for the derivative of a teaching, which is no gradient of this loss, so a gradient penalty "
+    "or a Hessian would be another one than written: take it inside `with learner.exact():`, or detach() the method"
+)
+WHOLE_CHECKPOINT = (
+    "the whole network runs again in backward (activation checkpointing), which a delayed signal does not survive: "
+    "checkpoint parts of the network, not the network itself"
+)
+TIME_FIRST = (
+    "the output {shape} counts time in its first dimension and samples in its second, and a delayed signal stores one "
+    "error for each sample: let the network return the batch first (y.transpose(0, 1))"
+)
+ONE_OUTPUT = (
+    "the network returns {count} outputs that are taught ({names}), and this signal is made from the target of one: "
+    "return one of them, detach() the others in the network's forward, or take the loss gradient, as dfa() does"
+)
+SHARED_HEAD = (
+    "several outputs come from one head, and this feedback runs the network in forward mode, where their columns "
+    "cannot be told apart: return one output, or take feedback without forward mode, as in dfa()"
+)
+
+
 class OptimizerWatch:
     """Notices an optimizer that steps the network, and not the feedback that has a gradient: that is warned of once."""
 

@@ -373,7 +373,7 @@ def test_damaged_csv(tmp_path, monkeypatch, capsys, data_root, text, expected):
 # ------------------------------------------------------------------------------------------------------------ help
 
 
-@pytest.mark.parametrize("verb", ["compare", "train", "report", "data", "list", "bench"])
+@pytest.mark.parametrize("verb", ["compare", "train", "reproduce", "report", "data", "list", "bench"])
 def test_help_of_each_verb_fits_and_says_what_can_be_chosen(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])

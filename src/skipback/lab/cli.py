@@ -21,6 +21,7 @@ from skipback.lab import choices, config, data, data_cli, listing, spellings, sw
 from skipback.lab.bench import verb as bench
 from skipback.lab.errors import LabError, unknown
 from skipback.lab.flags import Names, parse
+from skipback.lab.stacking import settings as stacking
 from skipback.methods import TABLE as METHODS
 
 Json = Annotated[bool, tyro.conf.arg(name="json")]
@@ -102,6 +103,14 @@ class Audit(config.Run):
             option = "--compile" if self.compile else "--precision bf16"
             raise LabError(f"{option}: an audit measures float32 steps by backward: leave it out")
         return self
+
+
+class Stacked(stacking.Stack):
+    """Train weak learners together, then one layer on their outputs. The same command goes on after an interruption."""
+
+    out: Path | None = Field(None, description="folder for the stacks (default runs/stack-DATASET)")
+    as_json: Json = Field(False, description="print the summary as one JSON line, and nothing else")
+    config: Path | None = Field(None, description="start from a .toml, or a stack's config.json")
 
 
 class Report(BaseModel):
@@ -222,6 +231,19 @@ def _audit(argv: Sequence[str]) -> None:
         print(LEGEND)
 
 
+def _stack(argv: Sequence[str]) -> None:
+    asked = parse(Stacked, "stack", argv)
+    options = stacking.Stack(**asked.model_dump(include=set(stacking.Stack.model_fields)))
+    from skipback.lab.records import Folder
+    from skipback.lab.stacking.run import describe, run
+
+    folder = Folder((asked.out or Path("runs") / f"stack-{options.dataset}") / options.name)
+    quiet = asked.as_json or not sys.stderr.isatty()
+    tell: Callable[[str], object] = (lambda line: None) if quiet else lambda line: print(line, file=sys.stderr)
+    summary = run(options, folder, command=_command("stack", argv), progress=tell)
+    print(json.dumps({**summary, "run": str(folder.path)}) if asked.as_json else f"{options.name}: {describe(summary)}")
+
+
 def _report(argv: Sequence[str]) -> None:
     options = parse(Report, "report", argv)
     from skipback.lab.report import find_runs, write
@@ -259,6 +281,7 @@ VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "compare": (_compare, "train several methods side by side on one data set, then write a report"),
     "train": (_train, "train one method, one run or several seeds"),
     "reproduce": (_reproduce, "the tables of a paper, trained as published, beside what was published"),
+    "stack": (_stack, "weak learners trained together, and one more layer on their outputs"),
     "audit": (_audit, "what each block's update depends on: weight transport, locks, target; measured"),
     "bench": (_bench, "speed and peak memory against plain backprop, on this machine"),
     "report": (_report, "report.html, table.csv and figures from run folders"),

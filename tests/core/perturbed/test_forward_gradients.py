@@ -355,7 +355,7 @@ def test_a_network_that_takes_another_path():
 
     learner, x, *_ = attached(sb.fg_a(), Fickle)
     passes.clear()
-    with pytest.raises(RuntimeError, match=r"'b' .*was not met in the forward-mode pass.*same path twice"):
+    with pytest.raises(RuntimeError, match=r"'a' .*was not met in the forward-mode pass.*same path twice"):
         learner(x)
 
 
