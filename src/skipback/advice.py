@@ -44,7 +44,14 @@ def one_signed_columns(feedback: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def advise_error(
-    y: Tensor, e: Tensor, node: object, *, scale: float | Tensor, by_gradient: bool, sees_scale: bool
+    y: Tensor,
+    e: Tensor,
+    node: object,
+    *,
+    scale: float | Tensor,
+    by_gradient: bool,
+    sees_scale: bool,
+    sums: bool = False,
 ) -> None:
     """Look at the first gradient that arrives at an output.
 
@@ -60,13 +67,15 @@ def advise_error(
         scale: what `scale=` says.
         by_gradient: the signal is made from the gradient.
         sees_scale: whether signal and feedback see in it what multiplies the loss.
+        sums: the signal is a sum over the batch by itself (as published), and so may the loss be.
     """
     if by_gradient and "LogSoftmax" in type(node).__name__:
         if e.shape[-1] > 1 and bool(((e != 0).sum(-1) <= 1).all()):
             advise([TARGET_ONLY])
     elif not sees_scale:
         found, said = cross_entropy_scale(y, e), float(scale)
-        if found is not None and not 0.95 < found / said < 1.05:
+        fits = (said, said * len(e)) if sums else (said,)
+        if found is not None and not any(0.95 < found / right < 1.05 for right in fits):
             advise([SCALE.format(found=found, said=said)])
 
 

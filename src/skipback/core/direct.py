@@ -249,8 +249,9 @@ class DirectRoute(CutRoute, runs=(Direct,)):
     def look(self, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
         """Look at the first error that arrives (see `advise_error`)."""
         if not self.error_seen:
-            self.error_seen, seen = True, self.direct.signal.scales and not self.learns
-            advise_error(y, e, node, scale=context.scale, by_gradient=self.by_gradient, sees_scale=seen)
+            self.error_seen, signal = True, self.direct.signal
+            seen, sums = signal.scales and not self.learns, not signal.scales and not signal.means
+            advise_error(y, e, node, scale=context.scale, by_gradient=self.by_gradient, sees_scale=seen, sums=sums)
 
     def plan(self, blocks: Sequence[str], leads: Sequence[frozenset[str] | None]) -> Plan:
         """What the broadcast must know of a pass that met these ports, each of which leads to these outputs."""

@@ -21,6 +21,7 @@ from skipback.lab import choices, config, data, data_cli, listing, spellings, sw
 from skipback.lab.bench import verb as bench
 from skipback.lab.errors import LabError, unknown
 from skipback.lab.flags import Names, parse
+from skipback.lab.stacking import settings as stacking
 from skipback.methods import TABLE as METHODS
 
 Json = Annotated[bool, tyro.conf.arg(name="json")]
@@ -104,6 +105,14 @@ class Audit(config.Run):
         return self
 
 
+class Stacked(stacking.Stack):
+    """Train weak learners together, then one layer on their outputs. The same command goes on after an interruption."""
+
+    out: Path | None = Field(None, description="folder for the stacks (default runs/stack-DATASET)")
+    as_json: Json = Field(False, description="print the summary as one JSON line, and nothing else")
+    config: Path | None = Field(None, description="start from a .toml, or a stack's config.json")
+
+
 class Report(BaseModel):
     """Write report.html, table.csv and figures from run folders alone."""
 
@@ -161,6 +170,9 @@ def _train_side_by_side(options: Compare, runs: list[config.Run], argv: list[str
     if options.dry_run:
         session.dry_run(runs)
         return
+    if kept := _keep_feedback(options, runs):
+        what = f"--feedback {options.feedback} is of fixed feedback"
+        session.say(f"{', '.join(kept)}: feedback that learns keeps the start of its method ({what})")
     pairs = zip(runs, sweep.names(runs), strict=True)
     folders = [sweep.folder(session.out, session.resolved(run), name) for run, name in pairs]
     if options.jobs > 1 and not workers.is_worker():
@@ -179,16 +191,26 @@ def _methods(text: str) -> list[str]:
 def _own(fields: dict[str, Any], method: str) -> dict[str, Any]:
     """A comparison hands each method the choices that it has: bp has no feedback, and only f3 has a signal.
 
-    The two references stay what they are: an anchor would make the floor learn.
+    The two references stay what they are: an anchor would make the floor learn. So does feedback that learns: where it
+    starts is part of the method, and a draw for the fixed ones would make another method of FDFA or DKP.
     """
     learns = choices.learns_feedback(method, as_published=fields["as_published"])
     drawn = fields["feedback"] and choices.has_feedback(method, as_published=fields["as_published"])
     return {
-        "feedback": fields["feedback"] if drawn else None,
+        "feedback": fields["feedback"] if drawn and not learns else None,
         "signal": fields["signal"] if method == "f3" else None,
         "anchor": None if method in ("bp", "shallow") else fields["anchor"],
         **{name: fields[name] if learns else config.usual()[name] for name in config.OF_FEEDBACK},
     }
+
+
+def _keep_feedback(options: Compare, runs: list[config.Run]) -> list[str]:
+    """The methods from which a comparison keeps `--feedback`, though they could start from it: theirs learns."""
+    kind = {"as_published": options.as_published}
+    if options.feedback is None:
+        return []
+    names = dict.fromkeys(run.method for run in runs if run.feedback is None)
+    return [name for name in names if choices.has_feedback(name, **kind) and choices.learns_feedback(name, **kind)]
 
 
 def _audit(argv: Sequence[str]) -> None:
@@ -207,6 +229,19 @@ def _audit(argv: Sequence[str]) -> None:
             print(f"{method}: {METHODS[method]}\n{textwrap.indent(table(records), '  ')}\n")
     if not options.as_json:
         print(LEGEND)
+
+
+def _stack(argv: Sequence[str]) -> None:
+    asked = parse(Stacked, "stack", argv)
+    options = stacking.Stack(**asked.model_dump(include=set(stacking.Stack.model_fields)))
+    from skipback.lab.records import Folder
+    from skipback.lab.stacking.run import describe, run
+
+    folder = Folder((asked.out or Path("runs") / f"stack-{options.dataset}") / options.name)
+    quiet = asked.as_json or not sys.stderr.isatty()
+    tell: Callable[[str], object] = (lambda line: None) if quiet else lambda line: print(line, file=sys.stderr)
+    summary = run(options, folder, command=_command("stack", argv), progress=tell)
+    print(json.dumps({**summary, "run": str(folder.path)}) if asked.as_json else f"{options.name}: {describe(summary)}")
 
 
 def _report(argv: Sequence[str]) -> None:
@@ -246,6 +281,7 @@ VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "compare": (_compare, "train several methods side by side on one data set, then write a report"),
     "train": (_train, "train one method, one run or several seeds"),
     "reproduce": (_reproduce, "the tables of a paper, trained as published, beside what was published"),
+    "stack": (_stack, "weak learners trained together, and one more layer on their outputs"),
     "audit": (_audit, "what each block's update depends on: weight transport, locks, target; measured"),
     "bench": (_bench, "speed and peak memory against plain backprop, on this machine"),
     "report": (_report, "report.html, table.csv and figures from run folders"),

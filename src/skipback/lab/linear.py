@@ -1,11 +1,12 @@
 """The linear-net notebook (Poli 2017): a deep linear network learns a matrix, and the theorem is watched at work.
 
     y = W2 W1 x,  10-1000-10, no bias, from zero weights;  t = M x with M of whole numbers -10 .. 9, 1000 samples
-    dW1 = sum_n (B e_n) x_n^T    dW2 = sum_n e_n (W1 x_n)^T    e = y - t    B ~ N(0, 1)    rate 1e-6, all samples at once
+    dW1 = sum_n (B e_n) x_n^T    dW2 = sum_n e_n (W1 x_n)^T    e = y - t    B ~ N(0, 1)    rate 1e-6
 
-until the cost, half the sum of squares, is at most 1e-3. M, the samples and B are those of NumPy's legacy generator
-under seed 1234, so the trace comes back to the digits that the notebook printed: cost 1637494.94, 892520.568, 121899.749,
-168.315 and 0.00136596 at iterations 1, 11, 21, 101 and 451, the end at 460 with sum |M - W2 W1| = 0.0095281885.
+by full batches, until the cost, half the sum of squares, is at most 1e-3. M, the samples and B are those of NumPy's
+legacy generator under seed 1234, so the trace comes back to the digits that the notebook printed: cost 1637494.94,
+892520.568, 121899.749, 168.315 and 0.00136596 at iterations 1, 11, 21, 101 and 451, the end at 460 with
+sum |M - W2 W1| = 0.0095281885.
 
 What is measured every ten iterations, of means over the samples (`docs/theory.md` says what it means):
 
@@ -144,8 +145,8 @@ def _point(k: int, cost: float, e: Tensor, learner: Learner) -> Point:
 
 
 def _along(a: Tensor, b: Tensor) -> float:
-    """A . b / |b|; nan where b is 0."""
-    return (a @ b / b.norm()).item()
+    """The length of a along b; nan where b is 0."""
+    return float(a @ b / b.norm())
 
 
 def _weights(net: nn.Module) -> tuple[Tensor, Tensor]:

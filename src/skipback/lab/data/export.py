@@ -43,7 +43,7 @@ def write(name: str, path: Path) -> str:
         if path.suffix == ".csv":
             raise DataError(f"{name} has no rows for a .csv: write it as {path.with_suffix('.npz')}")
         arrays = _arrays_of(data.text(name) if task is Task.LANGUAGE else data.graph(name))
-        atomic_write(path, _npz(arrays))
+        atomic_write(path, npz(arrays))
     else:
         rows = data.raw(name)
         arrays = {
@@ -51,7 +51,7 @@ def write(name: str, path: Path) -> str:
             for split in ("train", "test")
             for letter, part in (("X", "x"), ("y", "t"))
         }
-        atomic_write(path, _npz(arrays) if path.suffix == ".npz" else _csv(rows))
+        atomic_write(path, npz(arrays) if path.suffix == ".npz" else _csv(rows))
     return f"{path} ({', '.join(f'{key} {tuple(value.shape)}' for key, value in arrays.items())})"
 
 
@@ -60,7 +60,8 @@ def _arrays_of(record: Any) -> dict[str, NDArray[Any]]:
     return {name: value.numpy() for name, value in found.items() if isinstance(value, torch.Tensor)}
 
 
-def _npz(arrays: dict[str, NDArray[Any]]) -> bytes:
+def npz(arrays: dict[str, NDArray[Any]]) -> bytes:
+    """The content of an .npz file of these arrays."""
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     return file.getvalue()
