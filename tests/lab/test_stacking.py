@@ -93,6 +93,11 @@ def test_the_files_and_what_they_hold(tmp_path):
     state = checkpoint.load(tmp_path / "a" / "checkpoint.safetensors")["layer"]
     y = test @ state["weight"].numpy().T + state["bias"].numpy()
     assert summary["test_error_percent"] == pytest.approx(100 * (y.argmax(1) != t).mean())
+    seen = [
+        json.loads(line)["test_error_percent"] for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert summary["test_error_percent_last_ten"]["mean"] == pytest.approx(sum(seen) / 4)
+    assert summary["test_error_percent_last_ten"]["largest"] == max(seen)
     assert (summary["state"], summary["epochs"], summary["layer_parameters"]) == ("finished", 4, 310)
 
 

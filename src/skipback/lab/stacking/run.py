@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 import zipfile
 from collections.abc import Callable
@@ -132,10 +133,15 @@ def _summary(options: Stack, layer: Layer, learners: list[dict[str, Any]]) -> di
         "train_loss": last["train_loss"],
         "train_error_percent": last["train_error_percent"],
         "test_error_percent": last["test_error_percent"],
+        "test_error_percent_last_ten": _spread([row["test_error_percent"] for row in layer.rows[-10:]]),
         "train_seconds": last["train_seconds"],
         "layer_parameters": sum(p.numel() for p in layer.net.parameters() if p.requires_grad),
         **{f"learner_{name}": [row[name] for row in learners] for name in names},
     }
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"mean": statistics.fmean(values), "least": min(values), "largest": max(values)}
 
 
 def describe(summary: dict[str, Any]) -> str:
