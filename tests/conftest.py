@@ -25,9 +25,13 @@ NETS = {"conv", "functional_residual"}
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        case = params.get("case")
         if (case is None or case in NETS) and any(item.path.is_relative_to(path) for path in QUICK):
             item.add_marker(pytest.mark.quick)
+        elif case is not None and any(str(value).endswith("-published") for value in params.values()):
+            # other constants in the same code: its own method is on all networks, and it is on two of them
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

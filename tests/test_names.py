@@ -2,12 +2,14 @@
 
 import ast
 import importlib
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 import skipback
+from skipback._moved import MOVED
 
 ROOT = Path(skipback.__file__).parent
 OLD = {
@@ -57,6 +59,16 @@ def test_old_names_work_and_say_the_new_one(module, old, new):
     with pytest.warns(DeprecationWarning, match=rf"{old} is now called {new}"):
         found = getattr(home, old)
     assert found is getattr(home, new)
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_old_modules_are_found_and_say_where_they_are(old, new, monkeypatch):
+    monkeypatch.delitem(sys.modules, old, raising=False)
+    with pytest.warns(DeprecationWarning, match=f"{old} has moved: import {new}"):
+        found = importlib.import_module(old)
+    home = vars(importlib.import_module(new))
+    assert old != new
+    assert {name: vars(found)[name] for name in home if name[0] != "_"} == {n: home[n] for n in home if n[0] != "_"}
 
 
 def test_other_names_are_missing_as_ever():

@@ -44,7 +44,14 @@ def one_signed_columns(feedback: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def advise_error(
-    y: Tensor, e: Tensor, node: object, *, scale: float | Tensor, by_gradient: bool, sees_scale: bool
+    y: Tensor,
+    e: Tensor,
+    node: object,
+    *,
+    scale: float | Tensor,
+    by_gradient: bool,
+    sees_scale: bool,
+    sums: bool = False,
 ) -> None:
     """Look at the first gradient that arrives at an output.
 
@@ -60,13 +67,15 @@ def advise_error(
         scale: what `scale=` says.
         by_gradient: the signal is made from the gradient.
         sees_scale: whether signal and feedback see in it what multiplies the loss.
+        sums: the signal is a sum over the batch by itself (as published), and so may the loss be.
     """
     if by_gradient and "LogSoftmax" in type(node).__name__:
         if e.shape[-1] > 1 and bool(((e != 0).sum(-1) <= 1).all()):
             advise([TARGET_ONLY])
     elif not sees_scale:
         found, said = cross_entropy_scale(y, e), float(scale)
-        if found is not None and not 0.95 < found / said < 1.05:
+        fits = (said, said * len(e)) if sums else (said,)
+        if found is not None and not any(0.95 < found / right < 1.05 for right in fits):
             advise([SCALE.format(found=found, said=said)])
 
 
@@ -112,6 +121,28 @@ INPUT_GRADIENT = (
 TRANSFORMED = (
     "the network runs inside a transform of torch.func (grad, vmap, jacrev ...), which no method can be taught "
     "through: use `with learner.exact():` there for plain gradients, or detach() the method"
+)
+
+
+SECOND_ORDER = (
+    "create_graph=True asks for the derivative of a teaching, which is no gradient of this loss, so a gradient penalty "
+    "or a Hessian would be another one than written: take it inside `with learner.exact():`, or detach() the method"
+)
+WHOLE_CHECKPOINT = (
+    "the whole network runs again in backward (activation checkpointing), which a delayed signal does not survive: "
+    "checkpoint parts of the network, not the network itself"
+)
+TIME_FIRST = (
+    "the output {shape} counts time in its first dimension and samples in its second, and a delayed signal stores one "
+    "error for each sample: let the network return the batch first (y.transpose(0, 1))"
+)
+ONE_OUTPUT = (
+    "the network returns {count} outputs that are taught ({names}), and this signal is made from the target of one: "
+    "return one of them, detach() the others in the network's forward, or take the loss gradient, as dfa() does"
+)
+SHARED_HEAD = (
+    "several outputs come from one head, and this feedback runs the network in forward mode, where their columns "
+    "cannot be told apart: return one output, or take feedback without forward mode, as in dfa()"
 )
 
 

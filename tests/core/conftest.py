@@ -33,6 +33,28 @@ PUBLISHED = {f"{name}-published": _build(name, "as_published") for name in metho
 ALL |= {name: method for name, method in PUBLISHED.items() if method != ALL[name.removesuffix("-published")]}
 
 
+def _kind(method):
+    """What of a direct method meets what is special in a network: not its constants, draw or scale."""
+    signal, feedback = method.signal, method.feedback
+    return signal.needs, signal.scales, feedback.learns, feedback.sees, feedback.homogeneous
+
+
+DIRECT = {name: _kind(method) for name, method in ALL.items() if hasattr(method, "signal")}
+FIRST = {name for name, kind in DIRECT.items() if name == next(n for n, k in DIRECT.items() if k == kind)}
+"""One direct method of each kind."""
+ALIKE = {"no_bias", "dict_output", "tuple_output", "residual_modules"}
+"""Networks that differ from another one of the contract in what they return or own alone."""
+
+
+def pytest_collection_modifyitems(items):
+    """There, other methods of a kind are left to `make slow`: each is on all other networks."""
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        names = [value for value in params.values() if isinstance(value, str) and value in DIRECT]
+        if params.get("case") in ALIKE and any(name not in FIRST for name in names):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(params=ALL)
 def method(request):
     """Every method, in the library's convention and as published."""

@@ -81,6 +81,58 @@ def test_a_discovery_pass_leaves_nothing_behind_that_hooks_of_others_have_saved(
     assert all(p.waiting == 0 for p in net.parameters())
 
 
+class Built(nn.Module):
+    """Makes its layers in the first pass, and notes that."""
+
+    def __init__(self):
+        super().__init__()
+        self.out, self.ready, self.passes = nn.Linear(16, 3), False, 0
+
+    def forward(self, x):
+        if not self.ready:
+            self.hidden, self.ready = nn.Linear(x.shape[1], 16).double(), True
+        self.passes += 1
+        return self.out(torch.tanh(self.hidden(x)))
+
+
+def test_layers_that_the_discovery_pass_made_stay():
+    net = made(Built)
+    learner = attached(net)
+    hidden = net.hidden
+    F.cross_entropy(net(X), T).backward()
+    assert net.hidden is hidden
+    assert list(learner.feedback) == ["hidden"]
+    assert hidden.weight.grad is not None
+    passes = net.passes
+    sb.alignment(learner, X, T, F.cross_entropy)
+    assert net.passes == passes  # counted in no pass that leaves no trace
+
+
+class Recording(nn.Module):
+    """Hooks of its own record what its layers return, and its head reads that, as in some of transformers' models."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out, self.states = nn.Linear(10, 16), nn.Linear(16, 16), nn.Linear(16, 3), []
+        for layer in (self.a, self.b):
+            layer.register_forward_hook(lambda layer, args, output: self.states.append(output))
+
+    def forward(self, x):
+        self.states.clear()
+        self.b(torch.tanh(self.a(x)))
+        return self.out(torch.tanh(self.states[0] + self.states[1]))
+
+
+def test_hooks_that_record_what_is_cut_after_its_module_see_what_flows_on():
+    net = made(Recording)
+    learner = attached(net, blocks=["a", "b"])
+    y = net(X)
+    F.cross_entropy(y, T).backward()
+    h = torch.tanh(F.linear(X, net.a.weight, net.a.bias)).detach()
+    torch.testing.assert_close(net.a.weight.grad, (error(y) @ learner.feedback["a"]).T @ X, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(net.b.weight.grad, (error(y) @ learner.feedback["b"]).T @ h, rtol=1e-9, atol=1e-12)
+
+
 # ------------------------------------------------------------------------------------------------- compiled networks
 
 
@@ -397,6 +449,24 @@ def test_a_mean_over_the_batch_is_no_constant():
     assert list(attached(made(lambda: Prototypes(of_batch=False)), x=(X, tokens)).feedback) == ["query", "layer"]
 
 
+class Hyper(nn.Module):
+    """A table that two layers make of parameters alone: between them backprop would run."""
+
+    def __init__(self):
+        super().__init__()
+        self.start, self.first, self.second = nn.Parameter(torch.randn(1, 5)), nn.Linear(5, 7), nn.Linear(7, 6)
+        self.query, self.layer, self.out = nn.Linear(10, 6), Mixed(), nn.Linear(6, 3)
+
+    def forward(self, x):
+        table = self.second(torch.tanh(self.first(self.start)))
+        return self.out(self.layer(torch.tanh(self.query(x)), table))
+
+
+def test_layers_between_parameters_and_a_constant_are_refused():
+    with pytest.raises(ValueError, match=r"port 'first' has shape \(1, 7\).*the first dimension of both must be"):
+        attached(made(Hyper))
+
+
 @pytest.fixture
 def one_rank():
     """A process group of this process alone."""
@@ -416,9 +486,7 @@ def sharded(net, mesh, *, each):
 
 @pytest.mark.parametrize("name", CUTTING)
 def test_layers_that_were_sharded_one_by_one_are_refused_before_and_after_attach(name, one_rank):
-    with pytest.raises(
-        ValueError, match=r"sharded layers\), so nothing can be cut .*shard the network only as a whole"
-    ):
+    with pytest.raises(ValueError, match=r"layers of this network were sharded one by one .*fully_shard\(net\)"):
         attached(sharded(mlp(), one_rank, each=True), CUTTING[name])
     net = mlp()
     learner = attached(net, CUTTING[name])
@@ -434,10 +502,12 @@ def test_a_network_that_was_sharded_as_a_whole_has_the_gradients_of_one_that_was
     F.cross_entropy(plain(X), T).backward()
     if order == "before":
         sharded(net, one_rank, each=False)
-    attached(net)
+    learner = attached(net)
     if order == "after":
         sharded(net, one_rank, each=False)
     F.cross_entropy(net(X), T).backward()
+    with pytest.raises(ValueError, match=r"weights are sharded .* measure an unsharded network"):
+        sb.audit(learner, X, T, F.cross_entropy)
     for p, q in zip(net.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(p.grad.full_tensor(), q.grad, rtol=1e-9, atol=1e-12)
 

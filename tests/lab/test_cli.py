@@ -164,6 +164,18 @@ def test_compare_takes_each_method_once_and_all_of_them(tmp_path, capsys, monkey
     assert [one.method for one in found] == list(methods.TABLE)
 
 
+def test_a_draw_for_all_leaves_learned_feedback_its_own_start(tmp_path, capsys):
+    """FDFA starts from 0, DKP from its own draw: --feedback would make other methods of them."""
+    argv = ["--methods", "dfa,fdfa,dkp,bp", "--feedback", "kaiming_he", "--seeds", "1", *FAST, "--out", tmp_path]
+    code, out, _ = run(capsys, "compare", *argv)
+    assert code == 0
+    said = "fdfa, dkp: feedback that learns keeps the start of its method (--feedback kaiming_he is of fixed feedback)"
+    assert said in out.splitlines()
+    found = {p.parent.name: json.loads(p.read_text())["feedback"] for p in tmp_path.glob("*/config.json")}
+    assert found == {"dfa-kaiming_he-seed1": "kaiming_he", **dict.fromkeys(("fdfa-seed1", "dkp-seed1", "bp-seed1"))}
+    assert run(capsys, "train", "--method", "fdfa", "--feedback", "kaiming_he", *FAST, "--out", tmp_path)[0] == 0
+
+
 def test_a_net_that_a_method_refuses_in_training_is_one_line(tmp_path, capsys):
     message = refused(capsys, "train", "--method", "ifa", "--batch-norm", *FAST, "--out", tmp_path)
     assert "method 'ifa': module '2' is a batch norm" in message
@@ -361,7 +373,7 @@ def test_damaged_csv(tmp_path, monkeypatch, capsys, data_root, text, expected):
 # ------------------------------------------------------------------------------------------------------------ help
 
 
-@pytest.mark.parametrize("verb", ["compare", "train", "report", "data", "list", "bench"])
+@pytest.mark.parametrize("verb", ["compare", "train", "reproduce", "report", "data", "list", "bench"])
 def test_help_of_each_verb_fits_and_says_what_can_be_chosen(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])

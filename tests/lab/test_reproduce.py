@@ -17,7 +17,7 @@ from skipback.lab import papers
 from skipback.lab.cli import main
 from skipback.lab.papers.base import Expected, Gap, Row, Table
 from skipback.lab.papers.scores import ACCURACY
-from skipback.lab.reproduce import lines, results
+from skipback.lab.reproduce import formats, lines, results
 from skipback.lab.reproduce.lines import Line, Record, Verdict
 
 TOY = "toy2026"
@@ -334,6 +334,14 @@ def test_a_value_that_is_not_finite_is_no_value_and_says_so():
     ]
     (found,) = lines.of_row(row, records)
     assert (found.values, found.verdict) == ({2: 3.0}, Verdict.NOT_FINITE)
+
+
+def test_runs_that_diverged_are_told_beside_their_numbers():
+    row = Row(label="x", recipe={}, expected=(Expected(score=ACCURACY, value=1.0, std=1.0, n=5),))
+    values = {("test accuracy", None): 1.1}
+    records = [Record(seed=k, values=values, about={"state": state}) for k, state in enumerate(("diverged", "stopped"))]
+    (found,) = lines.of_row(row, records)
+    assert formats.verdict(found) == "within 2 std; diverged: 1"
 
 
 def test_the_latest_known_epoch_stands_in_where_the_end_is_not_known():

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 
 import skipback as sb
 from skipback.lab import data
+from skipback.lab.building import check_changing
 from skipback.lab.config import Run
 from skipback.lab.data.base import Split
 from skipback.lab.errors import LabError
-from skipback.lab.trainer import Trainer, check_changing
+from skipback.lab.trainer import Trainer
 
 SIZE = {"net": "mlp", "width": 8, "depth": 2, "batch_size": 64, "threads": 1, "precision": "float32", "seed": 3}
 

@@ -33,24 +33,30 @@ class Hook:
         return self.on_tree(self.place, output)
 
 
-def hooked(net: nn.Module, hooks: Iterable[Hook]) -> list[RemovableHandle]:
-    """Have each hook called at its place, whenever the network runs."""
+def hooked(net: nn.Module, hooks: Iterable[Hook], *, first: bool = False) -> list[RemovableHandle]:
+    """Have each hook called at its place, whenever the network runs.
+
+    Args:
+        net: the network.
+        hooks: what is called, and where.
+        first: before the hooks that modules have for their outputs, so that these see what flows on.
+    """
     handles = []
     for each in hooks:
         module = net.get_submodule(each.place.module)
         if each.place.before:
             handles.append(module.register_forward_pre_hook(each.before, with_kwargs=True))
         else:
-            handles.append(module.register_forward_hook(each.after))
+            handles.append(module.register_forward_hook(each.after, prepend=first))
     return handles
 
 
 @contextlib.contextmanager
-def cutting(net: nn.Module, places: Iterable[Place], on_tree: OnTree) -> Iterator[None]:
-    """Inside, `on_tree` is called at each place."""
+def cutting(net: nn.Module, places: Iterable[Place], on_tree: OnTree, *, first: bool = False) -> Iterator[None]:
+    """Inside, `on_tree` is called at each place (see `hooked`)."""
     handles: list[RemovableHandle] = []
     try:
-        handles += hooked(net, [Hook(place, on_tree) for place in places])
+        handles += hooked(net, [Hook(place, on_tree) for place in places], first=first)
         yield
     finally:
         for handle in handles:
@@ -141,15 +147,25 @@ def untouched(net: nn.Module) -> Iterator[None]:
 
 
 class _Attributes:
-    """The attributes of one object, and what its lists, dicts and sets hold, one level deep."""
+    """The attributes of one object, and what its lists, dicts and sets hold, one level deep.
+
+    A module that made its layers in the pass keeps what it noted of that.
+    """
 
     def __init__(self, owner: dict[str, Any]) -> None:
         self.owner = owner
+        self.before = self.layers()
         self.values = {name: value for name, value in owner.items() if name not in _TORCH}
         self.contents = [(v, v.copy()) for v in self.values.values() if type(v) in _COLLECTIONS]
 
+    def layers(self) -> tuple[Any, ...]:
+        """The layers and the names of the parameters of a module."""
+        return tuple(self.owner.get("_modules", {}).items()), tuple(self.owner.get("_parameters", {}))
+
     def restore(self) -> None:
         """Put them back."""
+        if self.layers() != self.before:
+            return
         for name in self.owner.keys() - self.values.keys() - _TORCH:
             del self.owner[name]
         self.owner.update(self.values)

@@ -27,7 +27,7 @@ from skipback.blocks.constants import constants
 from skipback.blocks.contexts import cutting
 from skipback.blocks.cuts import Cut, Layout, Owned, Path, Place, Segment
 from skipback.blocks.passes import Pass
-from skipback.blocks.paths import Reading
+from skipback.blocks.paths import SHARDED, Reading, is_sharded
 from skipback.blocks.trees import has_parameter, named_outputs, units
 
 STRANGE = "a parameter that the network does not hold"
@@ -56,7 +56,7 @@ def find(
     """
     with torch.enable_grad():
         seen = _automatic(net, run, frozen, other) if names is None else _named(net, names, run, frozen)
-    refused = _bare(seen) if names is None else ""
+    refused = SHARDED if is_sharded(seen) else _bare(seen) if names is None else ""
     return replace(_layout(seen, frozen, named=names is not None), refused=refused)
 
 
@@ -125,7 +125,7 @@ def _settled(
 def _again(net: nn.Module, places: Sequence[Place], other: Callable[[], object]) -> Pass | None:
     traced = Pass(net, places, traced=True)
     try:
-        with cutting(net, places, traced.cut):
+        with cutting(net, places, traced.cut, first=True):
             other()
     except Exception:  # a network of a fixed batch size may fail anywhere: then nothing is known
         return None
@@ -141,7 +141,7 @@ def _trace(
 ) -> Reading:
     """Run the network once, cut, and read what the pass met."""
     traced = Pass(net, places, traced=True, constants=uncut)
-    with cutting(net, places, traced.cut):
+    with cutting(net, places, traced.cut, first=True):
         output = run()
     return Reading(traced, named_outputs(output), frozen)
 
@@ -306,10 +306,9 @@ def _bare(seen: Reading) -> str:
         if len(bare) > 1 or (bare and block is head and head.stacked):
             return (
                 f"the weights {_listed(bare)} are used outside of the modules that this network calls "
-                "(bare parameters, functional_call, layer.forward(x), which runs no hook, and compiled, scripted or "
-                "sharded layers), so nothing can be cut behind them and backprop would run through all: put each in an "
-                "nn.Module, call it as layer(x), attach before compiling, shard the network only as a whole, or name "
-                "the blocks with blocks=[...]"
+                "(bare parameters, functional_call, layer.forward(x), which runs no hook, and compiled or scripted "
+                "layers), so nothing can be cut behind them and backprop would run through all: put each in an "
+                "nn.Module, call it as layer(x), attach before compiling, or name the blocks with blocks=[...]"
             )
     weights = [names.get(id(p), STRANGE) for p in outputs.parameters if sum(size > 1 for size in p.shape) > 1]
     if not seen.hidden and len(weights) > 1:

@@ -336,7 +336,8 @@ class Cutter:
 
     def install(self) -> None:
         """Hook the network."""
-        self.handles = hooked(self.net, [Cutting(self, place) for place in self.layout.places.values()])
+        # before other hooks: those that record hidden states must not keep what the cut has not detached
+        self.handles = hooked(self.net, [Cutting(self, place) for place in self.layout.places.values()], first=True)
 
     def remove(self) -> None:
         """Take the hooks off."""

@@ -241,7 +241,8 @@ def read(run: Pass, outputs: Mapping[str, Tensor], layout: Layout) -> Path:
         seen = Reading(run, outputs, owned=layout.owned)
     except ValueError as error:  # reentrant checkpointing that was switched on later
         raise RuntimeError(str(error)) from None
-    _check_sharded(seen)
+    if is_sharded(seen):
+        raise RuntimeError(SHARDED)
     if seen.crosses(among_ports=any(place.before for place in layout.places.values())):
         raise RuntimeError(
             "this forward pass takes another way than the one that found the blocks, and on it a value jumps over a "
@@ -264,18 +265,19 @@ def read(run: Pass, outputs: Mapping[str, Tensor], layout: Layout) -> Path:
     return Path(tuple(seen.blocks), _leads(seen, layout))
 
 
-def _check_sharded(seen: Reading) -> None:
-    """Refuse layers that were sharded one by one: their weights are exchanged around every call of theirs."""
+def is_sharded(seen: Reading) -> bool:
+    """Whether layers were sharded one by one: then their weights are exchanged around every call of theirs."""
     parameters = list(seen.run.net.parameters())
     own = {id(p) for p in parameters}
     groups = [*seen.reached, *seen.behind.values()]
     foreign = any(id(p) not in own for behind in groups for p in behind.parameters)
-    if foreign and any(hasattr(p, "full_tensor") for p in parameters):
-        raise RuntimeError(
-            "layers of this network were sharded one by one (fully_shard), and use other parameters while they run "
-            "than the network holds, so it is not known which blocks they belong to: shard the network as a whole, "
-            "fully_shard(net), and attach after it"
-        )
+    return foreign and any(hasattr(p, "full_tensor") for p in parameters)
+
+
+SHARDED = (
+    "layers of this network were sharded one by one (fully_shard), and use other parameters while they run than the "
+    "network holds, so it is not known which blocks they belong to: shard the network as a whole, fully_shard(net)"
+)
 
 
 def _check_called(seen: Reading, layout: Layout) -> None:

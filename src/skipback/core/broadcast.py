@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skipback.advice import SECOND_ORDER
 from skipback.blocks.rows import PER_SAMPLE, Columns, output_rows
 from skipback.blocks.specs import PortSpec
 from skipback.core.feedback import FeedbackTensors, Lesson, Sees
@@ -204,12 +205,6 @@ class Broadcast(torch.autograd.Function):
             ctx.before = total.detach()
         count = len(ctx.plan.ports)
         return (None, None, None, e, None, None, *sent[:count], *[None] * count, *sent[count:])
-
-
-SECOND_ORDER = (
-    "create_graph=True asks for the derivative of a teaching, which is no gradient of this loss, so a gradient penalty "
-    "or a Hessian would be another one than written: take it inside `with learner.exact():`, or detach() the method"
-)
 
 
 def _sent(ctx: Any, e: Tensor) -> list[Tensor | None]:

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from skipback.advice import advise, advise_error, no_context, one_signed_columns, refuse_untaught
+from skipback.advice import (
+    ONE_OUTPUT,
+    SHARED_HEAD,
+    TIME_FIRST,
+    WHOLE_CHECKPOINT,
+    advise,
+    advise_error,
+    no_context,
+    one_signed_columns,
+    refuse_untaught,
+)
 from skipback.blocks import Pass, first_tensor, in_backward, packed
 from skipback.blocks.outputs import Outputs
 from skipback.blocks.rows import columns, grouped, joined_shape, output_rows, row_width
@@ -239,8 +249,9 @@ class DirectRoute(CutRoute, runs=(Direct,)):
     def look(self, y: Tensor, e: Tensor, context: BatchContext, node: object) -> None:
         """Look at the first error that arrives (see `advise_error`)."""
         if not self.error_seen:
-            self.error_seen, seen = True, self.direct.signal.scales and not self.learns
-            advise_error(y, e, node, scale=context.scale, by_gradient=self.by_gradient, sees_scale=seen)
+            self.error_seen, signal = True, self.direct.signal
+            seen, sums = signal.scales and not self.learns, not signal.scales and not signal.means
+            advise_error(y, e, node, scale=context.scale, by_gradient=self.by_gradient, sees_scale=seen, sums=sums)
 
     def plan(self, blocks: Sequence[str], leads: Sequence[frozenset[str] | None]) -> Plan:
         """What the broadcast must know of a pass that met these ports, each of which leads to these outputs."""
@@ -377,21 +388,3 @@ def _in_order(ahead: Mapping[str, Tensor], plan: Plan) -> list[Tensor]:
             "mode, as in dfa()"
         )
     return [ahead[spec.name] for spec in plan.ports]
-
-
-WHOLE_CHECKPOINT = (
-    "the whole network runs again in backward (activation checkpointing), which a delayed signal does not survive: "
-    "checkpoint parts of the network, not the network itself"
-)
-TIME_FIRST = (
-    "the output {shape} counts time in its first dimension and samples in its second, and a delayed signal stores one "
-    "error for each sample: let the network return the batch first (y.transpose(0, 1))"
-)
-ONE_OUTPUT = (
-    "the network returns {count} outputs that are taught ({names}), and this signal is made from the target of one: "
-    "return one of them, detach() the others in the network's forward, or take the loss gradient, as dfa() does"
-)
-SHARED_HEAD = (
-    "several outputs come from one head, and this feedback runs the network in forward mode, where their columns "
-    "cannot be told apart: return one output, or take feedback without forward mode, as in dfa()"
-)

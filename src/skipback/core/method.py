@@ -41,6 +41,11 @@ class Method(ABC):
         return Needs.NOTHING
 
     @property
+    def sees_scale(self) -> bool:
+        """Whether what it teaches grows with what the loss is multiplied with; else it must be told."""
+        return True
+
+    @property
     def base(self) -> Method:
         """The method that trains most passes: itself, unless it is anchored."""
         return self
@@ -96,3 +101,8 @@ class Direct(Method):
     def needs(self) -> Needs:
         """Those of the signal."""
         return self.signal.needs
+
+    @property
+    def sees_scale(self) -> bool:
+        """As the signal says."""
+        return self.signal.scales

@@ -285,6 +285,12 @@ def device_names(name: str | None) -> tuple[str, ...]:
     return (*DEVICES, *((name,) if numbered and name is not None else ()))
 
 
+def published_reduction(name: str) -> str:
+    """Of the loss over batch and outputs, in the code that published a method: what its head is taught by."""
+    found: str = getattr(page(name), "REDUCTION", "mean")
+    return found
+
+
 def precision(name: str) -> Arithmetic:
     """The arithmetic of a name. Weights are scored in float32, as they are stored, in whatever they were trained."""
     from skipback.lab import machine

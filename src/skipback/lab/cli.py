@@ -170,6 +170,9 @@ def _train_side_by_side(options: Compare, runs: list[config.Run], argv: list[str
     if options.dry_run:
         session.dry_run(runs)
         return
+    if kept := _keep_feedback(options, runs):
+        what = f"--feedback {options.feedback} is of fixed feedback"
+        session.say(f"{', '.join(kept)}: feedback that learns keeps the start of its method ({what})")
     pairs = zip(runs, sweep.names(runs), strict=True)
     folders = [sweep.folder(session.out, session.resolved(run), name) for run, name in pairs]
     if options.jobs > 1 and not workers.is_worker():
@@ -188,16 +191,26 @@ def _methods(text: str) -> list[str]:
 def _own(fields: dict[str, Any], method: str) -> dict[str, Any]:
     """A comparison hands each method the choices that it has: bp has no feedback, and only f3 has a signal.
 
-    The two references stay what they are: an anchor would make the floor learn.
+    The two references stay what they are: an anchor would make the floor learn. So does feedback that learns: where it
+    starts is part of the method, and a draw for the fixed ones would make another method of FDFA or DKP.
     """
     learns = choices.learns_feedback(method, as_published=fields["as_published"])
     drawn = fields["feedback"] and choices.has_feedback(method, as_published=fields["as_published"])
     return {
-        "feedback": fields["feedback"] if drawn else None,
+        "feedback": fields["feedback"] if drawn and not learns else None,
         "signal": fields["signal"] if method == "f3" else None,
         "anchor": None if method in ("bp", "shallow") else fields["anchor"],
         **{name: fields[name] if learns else config.usual()[name] for name in config.OF_FEEDBACK},
     }
+
+
+def _keep_feedback(options: Compare, runs: list[config.Run]) -> list[str]:
+    """The methods from which a comparison keeps `--feedback`, though they could start from it: theirs learns."""
+    kind = {"as_published": options.as_published}
+    if options.feedback is None:
+        return []
+    names = dict.fromkeys(run.method for run in runs if run.feedback is None)
+    return [name for name in names if choices.has_feedback(name, **kind) and choices.learns_feedback(name, **kind)]
 
 
 def _audit(argv: Sequence[str]) -> None:

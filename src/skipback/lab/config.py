@@ -60,7 +60,9 @@ class Settings(BaseModel):
     bottleneck: int | None = Field(None, ge=1, le=1_000_000, description="units of the middle layer that pass (mlp)")
     bottleneck_form: str = Field("corrected", description=_one_of(choices.BOTTLENECKS))
     loss: str | None = Field(None, description="ce, bce, mse (default: ce; mse for values)")
-    reduction: str = Field("mean", description="of the loss over batch and outputs: mean, sum")
+    reduction: str | None = Field(
+        None, description="of the loss over batch and outputs: mean, sum (default: mean; as published, its code's)"
+    )
     optimizer: str = Field("adam", description=_one_of(choices.OPTIMIZERS))
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False, description="learning rate")
     schedule: str | None = Field(
@@ -293,6 +295,16 @@ class Run(Settings):
     method: str = Field("dfa", description=_one_of(METHODS))
     seed: int = Field(1, ge=0, le=2**31 - 1, description="of weights, feedback and batch order")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _reduced_as_published(cls, values: Any) -> Any:
+        """Fill the reduction: the mean, or for an update as published that of the code which published it."""
+        if not isinstance(values, dict) or values.get("reduction") is not None:
+            return values
+        name = values.get("method", cls.model_fields["method"].default)
+        published = values.get("as_published") is True and name in METHODS
+        return {**values, "reduction": choices.published_reduction(name) if published else "mean"}
+
     @field_validator("dataset")
     @classmethod
     def _dataset(cls, value: str) -> str:
@@ -335,7 +347,7 @@ class Run(Settings):
 
 def usual() -> dict[str, Any]:
     """What a run has where its configuration, perhaps an older one, says nothing."""
-    return {name: field.default for name, field in Run.model_fields.items()}
+    return {**{name: field.default for name, field in Run.model_fields.items()}, "reduction": "mean"}
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -48,9 +48,7 @@ class Labelled(Wrapper):
 def of_labelled(method: Method) -> Method:
     """The method with a signal for the labelled nodes alone; a gradient of the loss is that already."""
     if isinstance(method, Anchored):
-        inner = of_labelled(method.method)
-        assert not isinstance(inner, Anchored)
-        return dataclasses.replace(method, method=inner)
+        return dataclasses.replace(method, method=of_labelled(method.method))
     if isinstance(method, Direct) and not method.signal.scales:
         return dataclasses.replace(method, signal=Labelled(method.signal))
     return method

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from skipback.advice import SkipbackWarning
 from skipback.core.method import Direct, HeadOnly, Method
+from skipback.lab.data.pipeline_rows import Batch
 from skipback.learner import Learner
 from skipback.measure.aside import layout_of
 from skipback.measure.saturation import saturation
@@ -87,3 +90,18 @@ def cause(learner: Learner, inputs: tuple[Any, ...], t: Tensor, loss: Any, ids: 
     if ports and all(port.dead >= DEAD for port in ports):
         return "every unit is saturated"
     return "its gradients there are 0, or the steps too small for the weights' digits"
+
+
+def warn_unmoved(name: str, epoch: int, learner: Learner, batch: Batch, loss: Any) -> None:
+    """Say that no hidden block has moved, and why.
+
+    Args:
+        name: of the method.
+        epoch: in which none did.
+        learner: after it.
+        batch: training rows.
+        loss: loss(output, target).
+    """
+    why = cause(learner.eval(), batch.inputs, batch.t, loss, batch.ids)
+    said = f"method {name!r}: nothing moved: no weight of a hidden block has changed in epoch {epoch}"
+    warnings.warn(f"{said}, as {why}", SkipbackWarning, stacklevel=2)

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from skipback.advice import SkipbackWarning
 from skipback.lab import data, inputs
 from skipback.lab.bench.plain import check_compiler
+from skipback.lab.building import check_changing
 from skipback.lab.config import Run
 from skipback.lab.data.pipeline import Feeds
 from skipback.lab.dry import described, dry_run
@@ -27,7 +28,6 @@ from skipback.lab.records import BusyError, Folder, to_jsonl
 from skipback.lab.states import FINISHED
 from skipback.lab.together import train_together
 from skipback.lab.train import train
-from skipback.lab.trainer import check_changing
 
 SCREENS = ("darwin", "win32")
 """Where there is a screen without a DISPLAY."""

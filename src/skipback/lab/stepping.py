@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from skipback.adversaries import adversarial
-from skipback.core.method import Direct, Method
+from skipback.core.method import Method
 from skipback.core.records import Loss, Watch
 from skipback.lab.config import Run
 from skipback.lab.data.pipeline_rows import Batch
@@ -72,8 +72,7 @@ def told(method: Method, *, published: bool) -> bool:
     A published signal that is made of outputs and targets (softmax(y) - t of each sample) is a sum over the batch
     already, and a factor would sum it twice.
     """
-    base = method.base
-    return not (published and isinstance(base, Direct) and not base.signal.scales)
+    return not published or method.base.sees_scale
 
 
 def untold(reduced: Reduced, method: Method) -> Reduced:
@@ -82,8 +81,7 @@ def untold(reduced: Reduced, method: Method) -> Reduced:
     Raises:
         LabError: the method needs to be told.
     """
-    base = method.base
-    if reduced.summed and reduced.told and isinstance(base, Direct) and not base.signal.scales:
+    if reduced.summed and reduced.told and not method.base.sees_scale:
         raise LabError(
             "--reduction sum: not with --together for a signal that is known before the loss, which must be told of it"
         )

@@ -7,36 +7,26 @@ in its `state`, so an interrupted run goes on to the same bits.
 from __future__ import annotations
 
 import time
-import warnings
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import skipback
-from skipback.core.method import Method
-from skipback.core.records import SkipbackWarning
 from skipback.engine.capture.steps import Captured
-from skipback.lab import choices, machine, metrics, nets, stopping, zero_start
+from skipback.lab import choices, machine, metrics, stopping
+from skipback.lab.building import PROBE, Builder, own_seed
 from skipback.lab.capturing import capturing, order_of
 from skipback.lab.config import Run
 from skipback.lab.counting import Counted
 from skipback.lab.data import Dataset
 from skipback.lab.data.pipeline import Feeds, feeds
-from skipback.lab.errors import LabError
 from skipback.lab.looking import Looks, measured, probe
-from skipback.lab.losses import LOSSES, TaskLoss
-from skipback.lab.moving import Movement, cause
-from skipback.lab.nets.bottleneck import published_blocks
+from skipback.lab.losses import TaskLoss
+from skipback.lab.moving import Movement, warn_unmoved
 from skipback.lab.optimizers import schedule_of, update_of
 from skipback.lab.scoring import Scorer
-from skipback.lab.starts import Start
 from skipback.lab.stepping import Plain, Reduced, Step, step_of, told
 from skipback.lab.tasks import RULES, remembers
-from skipback.learner import Learner
-
-PROBE = 256
-"""Training samples that are looked at where no other number was asked for."""
 
 
 class Trainer:
@@ -63,17 +53,16 @@ class Trainer:
         arithmetic = choices.precision(run.precision)
         arithmetic.prepare(self.device)
         self.precision = arithmetic.step
-        torch.manual_seed(_seed(run.weight_seed, run))
-        self.start: str | None = None
-        self.learner = self._learner()
+        torch.manual_seed(own_seed(run.weight_seed, run))
+        parts: dict[str, Any] = {"rules": self.rules, "loss": self.loss, "data": self.data}
+        self.learner, self.start = Builder(run=run, feed=self.feed, device=self.device, **parts).build()
         self.movement = Movement(self.learner, self.feed.first(2).inputs)
         stopping.check(run, counted=self.rules.counts)
         self.update = update_of(run, self.learner)
         self.optimizer = self.update.bind(self.learner)
         self.schedule = schedule_of(run, self.update)
         train_eval = {"train_eval": self.feed} if run.score_train else {}
-        about: dict[str, Any] = {"judged": self.judged, "rules": self.rules, "loss": self.loss, "data": self.data}
-        self.scorer = Scorer(learner=self.learner, splits={**scored, **train_eval}, **about)
+        self.scorer = Scorer(learner=self.learner, splits={**scored, **train_eval}, judged=self.judged, **parts)
         self.probe = probe(run, {"train": self.feed, **scored}, memory=remembers(self.learner.record))
         self.counted, self.clean = (Counted(self.device, self.rules.rows) if self.rules.counts else None for _ in "01")
         self.reduced = Reduced(
@@ -84,7 +73,7 @@ class Trainer:
         )
         self.step, self.looks = self._step()
         self.steps = self._captured()
-        self.shuffle = torch.Generator().manual_seed(_seed(run.order_seed, run))
+        self.shuffle = torch.Generator().manual_seed(own_seed(run.order_seed, run))
         self.next = 0  # epoch
         self.rows: list[dict[str, Any]] = []
         self.errors: list[float] = []
@@ -126,45 +115,6 @@ class Trainer:
         """All training inputs and targets, without augmentation."""
         batch = self.feed.first(len(self.feed))
         return batch.x, batch.t
-
-    def _learner(self) -> Learner:
-        run, example = self.run, self.feed.first(2).inputs
-        try:
-            net = self._net(tuple(example[0].shape[1:])).to(self.device)
-            method = self.rules.fit(run.method, _method(run, self.loss, len(self.feed)), self.feed)
-            start, batch, of_output = self._start(), self.feed.first(run.batch_size), self.loss.of_output
-            start.before(net, batch, of_output)
-            seed = _seed(run.feedback_seed, run)
-            learner = skipback.attach(net, method, example, self._blocks(net), seed=seed, show=None)
-            if zero_start.of_net(run):  # after it, so that feedback is a copy of the weights as drawn
-                self.start = zero_start.zero_start(run.method, learner, self.feed.first(PROBE), of_output)
-            start.after(learner, batch, of_output)
-            return learner
-        except LabError:
-            raise
-        except (ValueError, RuntimeError) as error:  # the net does not fit the data, or the method not the net
-            raise LabError(str(error)) from None
-
-    def _blocks(self, net: nn.Module) -> list[str] | str:
-        """Where the ports are: found by themselves, but for one published network."""
-        published = self.run.bottleneck is not None and self.run.bottleneck_form == "published"
-        return published_blocks(net) if published else "auto"
-
-    def _start(self) -> Start:
-        run, samples = self.run, len(self.feed)
-        plain = {"feedback": None, "signal": None, "anchor": None}  # of the run's own method
-
-        def other(name: str) -> Method:
-            return _method(run.model_copy(update={**plain, "method": name}), self.loss, samples)
-
-        return choices.start(run.start, other=other, seed=_seed(run.feedback_seed, run))
-
-    def _net(self, shape: tuple[int, ...]) -> nn.Module:
-        run, data = self.run, self.data
-        known = {name: data.needs[name] for name in nets.CARDS[run.net].needs if name in data.needs}
-        drawn = {} if zero_start.of_net(run) is None else {"zero_init": False}  # what starts at 0 depends on the method
-        given, sizes = self.rules.given, {**run.sizes, **known, **drawn}
-        return nets.build(run.net, shape, data.outputs, activation=run.activation, given=given, **sizes)
 
     def _step(self) -> tuple[Step, Looks | None]:
         """How a batch trains, and what looks on at every k-th."""
@@ -272,12 +222,7 @@ class Trainer:
         before = self.rows[-1]["epoch"] if self.rows else epoch - 1
         first = before * steps < 2 <= epoch * steps
         if first and not moved and not any(row.get("moved") for row in self.rows):
-            batch = self.feed.first(PROBE)
-            why = cause(self.learner.eval(), batch.inputs, batch.t, self.loss.of_output, batch.ids)
-            said = (
-                f"method {self.run.method!r}: nothing moved: no weight of a hidden block has changed in epoch {epoch}"
-            )
-            warnings.warn(f"{said}, as {why}", SkipbackWarning, stacklevel=2)
+            warn_unmoved(self.run.method, epoch, self.learner, self.feed.first(PROBE), self.loss.of_output)
         return {"moved": moved}
 
     # ------------------------------------------------------------------------------------------------ checkpoints
@@ -314,33 +259,3 @@ class Trainer:
         torch.set_rng_state(state["random"]["torch"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
-
-
-def _seed(own: int | None, run: Run) -> int:
-    return run.seed if own is None else own
-
-
-def _method(run: Run, loss: TaskLoss, samples: int) -> Method:
-    return choices.method(
-        run.method,
-        as_published=run.as_published,
-        feedback=run.feedback,
-        signal=run.signal,
-        loss=loss,
-        samples=samples,
-        anchor=run.anchor,
-    )
-
-
-def check_changing(run: Run) -> None:
-    """Refuse a run whose inputs change from visit to visit, and whose method has a memory; it needs no data to know.
-
-    Raises:
-        LabError: what was stored for a sample would be of another image of it.
-    """
-    for flag, what in (("augment", "augmentation"), ("adversarial", "an adversarial input")):
-        if getattr(run, flag) is not None and remembers(_method(run, LOSSES[run.loss or "ce"], 1)):
-            raise LabError(
-                f"--{flag} {getattr(run, flag)}: method {run.method!r} stores one error per sample, which {what} makes "
-                f"stale: leave --{flag} out, or take methods without a memory"
-            )

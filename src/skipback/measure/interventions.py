@@ -28,7 +28,14 @@ def moved(parameters: Sequence[nn.Parameter], *, seed: int = 0) -> Iterator[None
 
     The parameters get other storage inside, so afterwards they have the same bits, and a graph that still waits for its
     backward is not invalidated.
+
+    Raises:
+        ValueError: they are sharded.
     """
+    if any(hasattr(p, "full_tensor") for p in parameters):
+        raise ValueError(
+            "the weights are sharded (fully_shard), which are not moved here: measure an unsharded network"
+        )
     saved = [p.data for p in parameters]
     generator = torch.Generator().manual_seed(seed)
     try:

@@ -11,8 +11,12 @@ Paper: Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Net
 Defaults: feedback draw from the code of the paper (dfa-torch, `rfb_mag = 0`).
 
 Deviations of the library's convention from the published code:
-1. Batch scaling. dfa-torch sums the error over the batch; here e carries the scaling of the loss (usually a mean).
-   `as_published` sends link(y) - t summed.
+1. Batch scaling. dfa-torch teaches every layer, the head too, by sigma(y) - t summed over batch and classes; here e
+   carries the scaling of the loss (usually a mean). `as_published` sends link(y) - t summed to the hidden layers; the
+   head gets the gradient of the loss, so sum that as well, `reduction="sum"` of a BCE on logits (the lab does, where no
+   `--reduction` is given). With a mean the head's rate is 1/(N C) of the published one: Adam and RMSprop hide it, SGD
+   does not. F3 and principled-dfa teach the head by the mean beside summed hidden layers, and have pages of their own.
+   The sum of a squared error teaches the head 2 (y - t).
 2. Zero start. dfa-torch sets all forward weights of tanh and sigmoid nets to 0; that is a choice of the network, not of
    the method, and not made here.
 3. The F3 code's DFA (`current_error`) has the opposite sign, t - y, which is -B: the same in distribution for every
@@ -27,6 +31,8 @@ from skipback.papers import NOKLAND_2016
 from skipback.signals import Link, LossGradient, OutputError, sigmoid
 
 PAPER = NOKLAND_2016
+REDUCTION = "sum"
+"""Of the published loss, which is the head's own."""
 
 
 def dfa(*, feedback: Feedback = Fixed()) -> Direct:

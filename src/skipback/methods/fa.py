@@ -21,7 +21,8 @@ Deviations of the library's convention from dfa-torch, the code of Nøkland 2016
 2. Zero start. dfa-torch sets the forward weights of tanh and sigmoid nets to 0 after that copy, all but those of its
    MLP's first layer; that is a choice of the network, and not made here. Attach first, then `skipback.init.zeros(net,
    kept=[first])`: a copy of zeros would teach nothing, and is refused.
-3. Batch scaling. dfa-torch sums the error over batch and classes; here the error has the scaling of the loss.
+3. Batch scaling. dfa-torch sums the error over batch and classes; here the error has the scaling of the loss (the lab
+   sums it `--as-published`, where no `--reduction` is given).
 4. First layer. In its MLP the first layer is an ordinary one, in its conv net it has feedback, which nothing reads
    then; here every weight has B, and it is read when the input wants a gradient.
 """
@@ -45,6 +46,8 @@ PAPER = Paper(
     venue="Nature Communications 7:13276",
     url="https://doi.org/10.1038/ncomms13276",
 )
+REDUCTION = "sum"
+"""Of the loss in dfa-torch, whose convention `as_published` has."""
 
 
 @dataclass(frozen=True)

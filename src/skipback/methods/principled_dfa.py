@@ -10,7 +10,9 @@ Defaults: `feedback_normalization=True` of its code.
 Deviations of the library's convention from the published code:
 1. Batch scaling. There the hidden layers get softmax(y) - t summed over the batch, the head the mean: with a batch of
    128 the hidden learning rate is 128 times the head's. Here all get the gradient of the loss; `as_published` sends the
-   sum.
+   sum, and the head's loss stays a mean.
+2. Order of layers. Its fully connected net is Linear, dropout, activation, batch norm; the lab's `mlp` is Linear, batch
+   norm, activation, dropout unless it is told `dropout_first` and `norm_last` (--dropout-first --norm-last).
 """
 
 from __future__ import annotations

@@ -288,7 +288,7 @@ def test_a_gradient_is_looked_at_once(monkeypatch):
 
     learner, _ = twins(build, sb.dfa(), X)
     looked = []
-    monkeypatch.setattr(direct, "advise_error", lambda *args: looked.append(args))
+    monkeypatch.setattr(direct, "advise_error", lambda *args, **given: looked.append(args))
     by_step(learner, update.sgd(0.1), DATA)
     assert len(looked) == 1
 

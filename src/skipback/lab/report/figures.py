@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 
@@ -45,6 +46,7 @@ def draw(section: Section, look: Mapping[str, LineStyle]) -> list[Picture]:
         mpl.rcParams.update(mpl.rc_params_from_file(STYLE, use_default_template=False))
         figures = {
             "curves": learning_curves(section, look),
+            "training": learning_curves(section, look, training=True),
             "final": final_results(section, look),
             "speed": costs(section, look, key="samples_per_second", label="training samples per second"),
             "memory": costs(section, look, key="peak_memory_mib", label="peak memory (MiB)"),
@@ -61,17 +63,18 @@ def _picture(name: str, figure: Figure) -> Picture:
     return Picture(name=name, svg=svg.getvalue(), png=png.getvalue(), width=width, height=height)
 
 
-def _curves(section: Section) -> dict[str, list[Point]]:
+def _curves(section: Section, *, training: bool = False) -> dict[str, list[Point]]:
     """The learning curve of every arm that has one, best result first."""
-    key, series = section.metric.key, {}
+    of, series = section.metric.trained if training else attrgetter(section.metric.key), {}
     for arm in section.ranked:
-        series[arm.label] = [{e.epoch: getattr(e, key) for e in run.evaluations} for run in arm.runs]
+        series[arm.label] = [{e.epoch: of(e) for e in run.evaluations} for run in arm.runs]
     return {label: points for label, runs in series.items() if (points := curve(runs))}
 
 
-def learning_curves(section: Section, look: Mapping[str, LineStyle]) -> Figure | None:
+def learning_curves(section: Section, look: Mapping[str, LineStyle], *, training: bool = False) -> Figure | None:
     """Result against epoch: the mean of the seeds, their range as a band, and the name at the end of each line."""
-    metric, curves = section.metric, _curves(section)
+    curves = _curves(section, training=training)
+    metric = replace(section.metric, split="training") if training else section.metric
     if not curves:
         return None
     outside = far(curves, metric.sign)

@@ -27,6 +27,11 @@ class ReportedMetric:
         """In metrics.jsonl and summary.json."""
         return f"{self.split}_{self.name}"
 
+    def trained(self, record: object) -> float | None:
+        """The same of the training rows: of all in eval mode, else as counted while it trained; None if neither is."""
+        found = (getattr(record, f"{split}_{self.name}", None) for split in ("train_eval", "train"))
+        return next((value for value in found if value is not None), None)
+
     @property
     def label(self) -> str:
         """With the split that it is of."""

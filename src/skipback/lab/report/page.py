@@ -10,6 +10,7 @@ import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -122,11 +123,18 @@ def _row(section: Section, arm: Arm) -> View:
         "role": "" if not finals else "reference" if arm.method == BACKPROP else "floor" if arm.floor else "",
         "result": metric.text(found.mean) if found else arm.lost(metric),
         "half": _half(metric, found),
+        "training": _training(section, arm),
         "difference": ("+" if gap.mean >= 0 else "") + metric.text(gap.mean) if gap else "",
         "difference_half": _half(metric, gap),
         "seeds": len(arm.runs),
         "epochs": arm.runs[0].epochs_reached,
     }
+
+
+def _training(section: Section, arm: Arm) -> str:
+    """In brackets, as papers print it: the mean of the training rows."""
+    values = [value for run in arm.runs if (value := section.metric.trained(run.summary)) is not None]
+    return f"({section.metric.text(fmean(values))})" if values else ""
 
 
 def _half(metric: ReportedMetric, found: MeanEstimate | Difference | None) -> str:

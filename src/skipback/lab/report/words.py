@@ -147,7 +147,16 @@ def _shared_rate(section: Section) -> list[str]:
     if len({arm.method for arm in arms}) < 2 or len(rates) > 1 or None in rates:
         return []
     rate = shown(rates.pop())
-    return [f"All methods had one learning rate, {rate}, tuned for none of them: another may rank them otherwise."]
+    found = f"All methods had one learning rate, {rate}, tuned for none of them: another may rank them otherwise."
+    return [found, *_reductions(arms)]
+
+
+def _reductions(arms: Sequence[Arm]) -> list[str]:
+    """A rate is not the same step for a sum as for a mean."""
+    summed = [arm.label for arm in arms if arm.settings.get("reduction") == "sum"]
+    if len(summed) in (0, len(arms)):
+        return []
+    return [f"The loss of {_list(summed)} is a sum over batch and outputs, that of the others a mean: so is each step."]
 
 
 def _distance(metric: ReportedMetric, gap: Difference, mark: str) -> str:

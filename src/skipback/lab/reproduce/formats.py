@@ -65,9 +65,10 @@ def _number(value: float, places: int) -> str:
 
 
 def verdict(line: Line) -> str:
-    """In words; what is said of a value beside it."""
+    """In words; with it how many runs have no value, or ended in a state that is no result."""
     lost = line.reached - len(line.values)
-    return f"{line.verdict} in {lost} of {line.reached}" if line.verdict is Verdict.NOT_FINITE else str(line.verdict)
+    found = f"{line.verdict} in {lost} of {line.reached}" if line.verdict is Verdict.NOT_FINITE else str(line.verdict)
+    return "; ".join([found, *(f"{state}: {count}" for state, count in line.ended.items())])
 
 
 def text(study: Study, table: Table, lines: Sequence[Line]) -> str:

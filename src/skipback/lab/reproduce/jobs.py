@@ -17,6 +17,10 @@ from skipback.lab.errors import LabError, unknown
 from skipback.lab.papers import Row, Study, Table
 from skipback.lab.papers.base import GPU
 from skipback.lab.records import Folder
+from skipback.lab.stacking.settings import Stack
+
+MODELS: dict[str, type[Run | Stack]] = {"train": Run, "stack": Stack}
+"""The configuration of what each verb trains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +65,8 @@ class Job:
 
     @property
     def epochs(self) -> int:
-        """That it trains."""
-        return int(self.settings.get("epochs", Run.model_fields["epochs"].default))
+        """That it trains; 0 where its verb has its own."""
+        return int(self.settings.get("epochs", 0))
 
     @property
     def place(self) -> Path:
@@ -76,15 +80,15 @@ class Job:
         return Folder(self.place)
 
     @cached_property
-    def run(self) -> Run:
-        """The complete configuration.
+    def run(self) -> Run | Stack:
+        """The complete configuration, of the row's verb.
 
         Raises:
             LabError: the recipe has a setting that there is not, or a value that is refused.
         """
         where = f"{self.study.key} {self.table.name}, row {self.row.label!r}"
         try:
-            return Run(**self.settings)
+            return MODELS[self.row.verb](**self.settings)
         except ValidationError as error:
             raise LabError(f"{where}: {config.explain(error)}") from None
         except LabError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import fmean, stdev
 from typing import Any
@@ -13,9 +14,12 @@ from skipback.lab.papers.base import Expected, Gap, Row, Table
 from skipback.lab.records import read_json, read_jsonl
 from skipback.lab.report.student import t_quantile
 from skipback.lab.reproduce.jobs import Job
+from skipback.lab.states import DIVERGED, UNMOVED
 
 GAP = "gap closed, %"
 """What stands in the place of a score."""
+NO_RESULT = (DIVERGED, UNMOVED)
+"""How a run can end that is said beside its numbers."""
 TWO = 0.9772498680518208
 """The probability that a normal number is less than two standard deviations above its mean."""
 FEWEST = 3
@@ -59,6 +63,8 @@ class Line:
         values: ours, by seed.
         reached: runs that came so far; those without a value had no finite one: they have diverged.
         trained: epochs of our runs, where they are fewer than published; else `None`.
+        ended: how many of our runs are in a state that is no result: diverged, or nothing moved.
+        percent: whether it is a share of a gap.
     """
 
     label: str
@@ -66,6 +72,7 @@ class Line:
     values: Mapping[int, float]
     reached: int
     trained: int | None = None
+    ended: Mapping[str, int] = field(default_factory=dict)
     percent: bool = False
 
     @property
@@ -199,6 +206,7 @@ def _line(label: str, expected: Expected, records: Sequence[Record], trained: in
         values={seed: value for seed, value in found.items() if value is not None},
         reached=len(found),
         trained=trained,
+        ended=Counter(state for record in records if (state := record.about.get("state")) in NO_RESULT),
     )
 
 

@@ -127,6 +127,7 @@ def _line(line: Line) -> dict[str, Any]:
         "difference": line.difference,
         "allowed": line.allowed,
         "verdict": str(line.verdict),
+        **({"ended": dict(line.ended)} if line.ended else {}),
     }
 
 

@@ -52,11 +52,21 @@ def _pass(jobs: Sequence[Job], command: str, failed: list[str]) -> Iterator[Job]
         session = Reproduction(Path(), as_json=False, command=command)
         for job in group:
             try:
-                session.train([job.run], folders=[job.folder])
+                _one(session, job)
             except BusyError:
                 yield job
             except LabError as error:
                 failed.append(f"{job.place}: {error}")
+
+
+def _one(session: Reproduction, job: Job) -> None:
+    if isinstance(job.run, Run):
+        session.train([job.run], folders=[job.folder])
+        return
+    from skipback.lab.stacking.run import run
+
+    run(job.run, job.folder, command=session.command, progress=lambda line: None)
+    print(f"{job.place}: done", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def ran(rows: Sequence[Row], jobs: Sequence[Job]) -> dict[str, results.Ran]:

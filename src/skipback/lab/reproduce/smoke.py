@@ -6,22 +6,29 @@ No file is needed, and none is written. Batches are small, and whitening, which 
 from __future__ import annotations
 
 import math
+import tempfile
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from skipback.core.records import SkipbackWarning
-from skipback.lab import data, inputs
+from skipback.lab import choices, data, inputs
 from skipback.lab.config import Run
 from skipback.lab.data import Dataset, Split, Task
+from skipback.lab.data.prepare import prepared
 from skipback.lab.errors import LabError, about
 from skipback.lab.losses import task_of
 from skipback.lab.papers.base import Row
 from skipback.lab.reproduce.jobs import Job
+from skipback.lab.stacking.layer import Layer
+from skipback.lab.stacking.learners import Learners
+from skipback.lab.stacking.settings import Stack
 from skipback.lab.trainer import Trainer
 
-BATCH, STEPS = 4, 2
+BATCH, STEPS = 2, 2
 
 
 def try_out(job: Job) -> None:
@@ -33,14 +40,32 @@ def try_out(job: Job) -> None:
     where = f"{job.study.key} {job.table.name}, row {job.row.label!r}"
     with about(where), warnings.catch_warnings():
         warnings.simplefilter("ignore", SkipbackWarning)  # of the paper's own choices, which a real run tells
-        run = small(job.run)
-        trainer = Trainer(run, inputs.of_rows(run, stand_in(run)))
-        loss = trainer.epoch()
-        row = {**trainer.scores(), **trainer.row(1, loss)}
+        row = _trained(job.run) if isinstance(job.run, Run) else _stacked(job.run)
+    loss = float(row["train_loss"])
     if not math.isfinite(loss):
         raise LabError(f"{where}: the loss is {loss} after {STEPS} steps")
     if missing := unmeasured(job.row, row):
         raise LabError(f"{where}: a run does not measure {', '.join(missing)}")
+
+
+def _trained(asked: Run) -> dict[str, Any]:
+    run = small(asked)
+    task = task_of(run.loss or "ce", data.card(run.dataset).tasks)
+    trainer = Trainer(run, inputs.of_rows(run, stand_in(run.dataset, task, STEPS * run.batch_size)))
+    loss = trainer.epoch()
+    return {**trainer.scores(), **trainer.row(1, loss)}
+
+
+def _stacked(asked: Stack) -> dict[str, Any]:
+    few = {"learners": 2, "width": 8, "batch_size": BATCH, "epochs": 1, "layer_epochs": 1, "device": "cpu"}
+    options = asked.model_copy(update=few)
+    raw = stand_in(options.dataset, Task.CLASSIFICATION, STEPS * BATCH)
+    rows = prepared(raw, choices.preparation(options.prepare, epsilon=0.1))
+    learners = Learners(options, rows.train, rows.outputs)
+    with tempfile.TemporaryDirectory() as folder:
+        learners.fit(Path(folder) / "learners.safetensors", lambda line: None)
+    features = learners.features(rows.train.x), learners.features(rows.test.x)
+    return Layer(options, features, (rows.train.t, rows.test.t), rows.outputs).epoch()
 
 
 def unmeasured(row: Row, metrics: dict[str, object]) -> Sequence[str]:
@@ -57,26 +82,26 @@ def small(run: Run) -> Run:
     return run.model_copy(update={**known, **plain, "loss": run.loss or "ce"})
 
 
-def stand_in(run: Run) -> Dataset:
-    """Random rows of the shape and kind of a data set, as its official files have them: pixels, or numbers."""
-    card, random = data.card(run.dataset), torch.Generator().manual_seed(0)
-    task = task_of(run.loss or "ce", card.tasks)
-    outputs, rows = card.outputs[task], STEPS * run.batch_size
+def stand_in(name: str, task: Task, rows: int) -> Dataset:
+    """Random rows of the shape and kind of a data set, as its official files have them: pixels, or numbers.
+
+    Args:
+        name: of the data set.
+        task: classification or regression.
+        rows: of each split.
+    """
+    card, random = data.card(name), torch.Generator().manual_seed(0)
     if task not in (Task.CLASSIFICATION, Task.REGRESSION):
-        raise LabError(f"{run.dataset!r} is not rows: it cannot be tried out")
+        raise LabError(f"{name!r} is not rows: it cannot be tried out")
+    outputs = card.outputs[task]
 
     def split() -> Split:
-        images = len(card.shape) == 3
-        x = (
-            torch.randint(256, (rows, *card.shape), generator=random)
-            if images
-            else torch.randn(rows, *card.shape, generator=random)
-        )
-        t = (
-            torch.randint(outputs, (rows,), generator=random)
-            if task is Task.CLASSIFICATION
-            else torch.randn(rows, outputs, generator=random)
-        )
-        return Split(x=x.to(torch.uint8) if images else x, t=t)
+        if len(card.shape) == 3:
+            x = torch.randint(256, (rows, *card.shape), generator=random).to(torch.uint8)
+        else:
+            x = torch.randn(rows, *card.shape, generator=random)
+        if task is Task.CLASSIFICATION:
+            return Split(x=x, t=torch.randint(outputs, (rows,), generator=random))
+        return Split(x=x, t=torch.randn(rows, outputs, generator=random))
 
-    return Dataset(name=run.dataset, task=task, outputs=outputs, train=split(), test=split())
+    return Dataset(name=name, task=task, outputs=outputs, train=split(), test=split())
