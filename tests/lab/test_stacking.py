@@ -11,7 +11,7 @@ from skipback.lab.cli import main
 from skipback.lab.records import Folder
 from skipback.lab.stacking import layer as layers
 from skipback.lab.stacking import run as stacks
-from skipback.lab.stacking.layer import Layer
+from skipback.lab.stacking.layer import Readout
 from skipback.lab.stacking.learners import Learners
 from skipback.lab.stacking.settings import Stack
 
@@ -105,7 +105,7 @@ def small_layer(name):
     random = torch.Generator().manual_seed(3)
     x, t = torch.randn(40, 6, generator=random), torch.arange(40) % 3
     options = Stack(**{**SMALL, "batch_size": 8}, layer=name, layer_lr=0.05)
-    return Layer(options, (x, x), (t, t), 3), x.double().numpy(), np.eye(3)[t.numpy()]
+    return Readout(options, (x, x), (t, t), 3), x.double().numpy(), np.eye(3)[t.numpy()]
 
 
 def test_the_dense_layer_against_numpy():
