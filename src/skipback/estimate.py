@@ -16,6 +16,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from skipback.kinds import must_be, must_call
+
 Combine = Callable[[Tensor, Sequence[Tensor]], Tensor]
 """From derivatives s (K, G) and the directions, each (K, G, D_i), to coefficients c (K, G).
 
@@ -79,6 +81,8 @@ class Estimate:
     local: bool = False
 
     def __post_init__(self) -> None:
+        must_be("tangents", self.tangents, int, "a whole number")
+        must_call("combine", self.combine, "a function of directions and derivatives, as estimate.mean")
         if self.tangents < 1:
             raise ValueError(f"tangents must be at least 1, not {self.tangents}")
         if self.local and self.space is not Space.ACTIVITIES:

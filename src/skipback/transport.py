@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from skipback.draws import Draw, Uniform
+from skipback.kinds import must_call
 from skipback.renamed import renamed
 
 __getattr__ = renamed(__name__, {"Signed": "SignSymmetric"})
@@ -72,6 +73,9 @@ class Random(Transport):
     """M = B, drawn once and never changed."""
 
     draw: Draw = field(default_factory=Uniform)
+
+    def __post_init__(self) -> None:
+        must_call("draw", self.draw, "a draw, as Uniform()")
 
     @override
     def init(self, weight: Tensor, generator: Generator) -> Tensor:

@@ -108,6 +108,36 @@ def test_layers_that_the_discovery_pass_made_stay():
     assert net.passes == passes  # counted in no pass that leaves no trace
 
 
+class HookedLate(nn.Module):
+    """Puts hooks on its layers in the first pass, notes that in itself, and reads what they have recorded."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(10, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+        self.ready, self.states = False, []
+
+    def forward(self, x):
+        if not self.ready:
+            for layer in (self.a, self.b):
+                layer.register_forward_hook(lambda layer, args, output: self.states.append(output))
+            self.ready = True
+        self.states.clear()
+        self.b(torch.tanh(self.a(x)))
+        assert len(self.states) == 2
+        return self.out(torch.tanh(self.states[1]))
+
+
+def test_hooks_that_the_discovery_pass_made_are_made_once():
+    net = made(HookedLate)
+    learner = attached(net)
+    y = net(X)
+    F.cross_entropy(y, T).backward()
+    h = torch.tanh(F.linear(X, net.a.weight, net.a.bias)).detach()
+    k = torch.tanh(F.linear(h, net.b.weight, net.b.bias)).detach()
+    delta = error(y) @ learner.feedback["b"] * (1 - k**2)
+    torch.testing.assert_close(net.b.weight.grad, delta.T @ h, rtol=1e-9, atol=1e-12)
+
+
 class Recording(nn.Module):
     """Hooks of its own record what its layers return, and its head reads that, as in some of transformers' models."""
 

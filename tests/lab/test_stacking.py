@@ -11,7 +11,7 @@ from skipback.lab.cli import main
 from skipback.lab.records import Folder
 from skipback.lab.stacking import layer as layers
 from skipback.lab.stacking import run as stacks
-from skipback.lab.stacking.layer import Layer
+from skipback.lab.stacking.layer import Readout
 from skipback.lab.stacking.learners import Learners
 from skipback.lab.stacking.settings import Stack
 
@@ -93,6 +93,11 @@ def test_the_files_and_what_they_hold(tmp_path):
     state = checkpoint.load(tmp_path / "a" / "checkpoint.safetensors")["layer"]
     y = test @ state["weight"].numpy().T + state["bias"].numpy()
     assert summary["test_error_percent"] == pytest.approx(100 * (y.argmax(1) != t).mean())
+    seen = [
+        json.loads(line)["test_error_percent"] for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert summary["test_error_percent_last_ten"]["mean"] == pytest.approx(sum(seen) / 4)
+    assert summary["test_error_percent_last_ten"]["largest"] == max(seen)
     assert (summary["state"], summary["epochs"], summary["layer_parameters"]) == ("finished", 4, 310)
 
 
@@ -100,7 +105,7 @@ def small_layer(name):
     random = torch.Generator().manual_seed(3)
     x, t = torch.randn(40, 6, generator=random), torch.arange(40) % 3
     options = Stack(**{**SMALL, "batch_size": 8}, layer=name, layer_lr=0.05)
-    return Layer(options, (x, x), (t, t), 3), x.double().numpy(), np.eye(3)[t.numpy()]
+    return Readout(options, (x, x), (t, t), 3), x.double().numpy(), np.eye(3)[t.numpy()]
 
 
 def test_the_dense_layer_against_numpy():

@@ -18,7 +18,7 @@ from torch.autograd.graph import Node
 from skipback.blocks.passes import Behind, Pass
 from skipback.blocks.trees import map_tensors, packed, tensors
 
-Site = tuple[str, int]
+PortSite = tuple[str, int]
 """A module, and the position of a tensor among those that pass there."""
 
 
@@ -46,7 +46,7 @@ def run_otherwise(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     net(*args, **kwargs)
 
 
-def constants(run: Pass, reached: Sequence[Behind], again: Callable[[], Pass | None]) -> frozenset[Site]:
+def constants(run: Pass, reached: Sequence[Behind], again: Callable[[], Pass | None]) -> frozenset[PortSite]:
     """The sites where every tensor is made of parameters alone, by no matrix product.
 
     Args:

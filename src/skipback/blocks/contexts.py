@@ -125,7 +125,8 @@ def untouched(net: nn.Module) -> Iterator[None]:
     """Put buffers (batch-norm statistics), attributes and the random state back at the end.
 
     Attributes are what a module or a parameter counts or collects in Python while the network runs, or what the hooks
-    of other libraries put there (the activations that Opacus saves for a backward pass, which never comes here).
+    of other libraries put there (the activations that Opacus saves for a backward pass, which never comes here). They
+    stay where a module made its layers or hooks for good in its first pass.
 
     Every pass inside one `untouched` draws other dropout masks; two `untouched` in a row draw the same ones.
     """
@@ -134,38 +135,38 @@ def untouched(net: nn.Module) -> Iterator[None]:
         for module in net.modules()
         for name, buffer in module.named_buffers(recurse=False)
     ]
-    attributes = [_Attributes(vars(owner)) for owner in (*net.modules(), *net.parameters())]
+    attributes, structure = [_Attributes(vars(owner)) for owner in (*net.modules(), *net.parameters())], _structure(net)
     with same_random_state(net):
         try:
             yield
         finally:
-            for each in attributes:
-                each.restore()
+            if _structure(net) == structure:  # else layers or hooks were made in there, and somebody noted that
+                for each in attributes:
+                    each.restore()
             for module, name, buffer, kept in buffers:
                 buffer.data.copy_(kept)  # .data: to a backward pass that is still to come, nothing has changed
                 setattr(module, name, buffer)  # it may have been replaced, rather than written in place
 
 
-class _Attributes:
-    """The attributes of one object, and what its lists, dicts and sets hold, one level deep.
+def _structure(net: nn.Module) -> list[Any]:
+    """The layers of each module, the names of its parameters, and its hooks."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return [
+        (id(m), list(m._modules.items()), list(m._parameters), [list(vars(m).get(name, ())) for name in hooks])
+        for m in net.modules()
+    ]
 
-    A module that made its layers in the pass keeps what it noted of that.
-    """
+
+class _Attributes:
+    """The attributes of one object, and what its lists, dicts and sets hold, one level deep."""
 
     def __init__(self, owner: dict[str, Any]) -> None:
         self.owner = owner
-        self.before = self.layers()
         self.values = {name: value for name, value in owner.items() if name not in _TORCH}
         self.contents = [(v, v.copy()) for v in self.values.values() if type(v) in _COLLECTIONS]
 
-    def layers(self) -> tuple[Any, ...]:
-        """The layers and the names of the parameters of a module."""
-        return tuple(self.owner.get("_modules", {}).items()), tuple(self.owner.get("_parameters", {}))
-
     def restore(self) -> None:
         """Put them back."""
-        if self.layers() != self.before:
-            return
         for name in self.owner.keys() - self.values.keys() - _TORCH:
             del self.owner[name]
         self.owner.update(self.values)

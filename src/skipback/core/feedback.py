@@ -21,6 +21,7 @@ from typing_extensions import override
 from skipback.blocks import Layout
 from skipback.blocks.specs import PortSpec
 from skipback.draws import Draw, Uniform
+from skipback.kinds import must_call
 from skipback.streams import Stream
 
 FeedbackTensors = tuple[Tensor, ...]
@@ -164,6 +165,9 @@ class Matrix(Feedback):
 
     draw: Draw = field(default_factory=Uniform)
     homogeneous = True
+
+    def __post_init__(self) -> None:
+        must_call("draw", self.draw, "a draw, as Uniform()")
 
     @override
     def init(self, ports: Sequence[PortSpec], generator: Generator) -> list[FeedbackTensors]:

@@ -12,6 +12,7 @@ from skipback.core.feedback import Feedback, Fixed
 from skipback.core.per_port import feedback_of
 from skipback.core.records import Needs
 from skipback.core.signals import LossGradient, Signal
+from skipback.kinds import must_be
 from skipback.papers import Paper as Paper
 
 
@@ -76,7 +77,7 @@ class Direct(Method):
         feedback: HOW it is projected to a port, (N, C) -> (N, *P): one for all ports, or a dict with one for each.
 
     Raises:
-        TypeError: the feedback is something else.
+        TypeError: the feedback or the signal is something else.
         ValueError: those of a dict do not go together (see `PerPort`).
     """
 
@@ -84,6 +85,7 @@ class Direct(Method):
     feedback: Feedback = field(default_factory=Fixed)
 
     def __post_init__(self) -> None:
+        must_be("signal", self.signal, Signal, "a Signal, as LossGradient()")
         if not isinstance(self.feedback, Feedback):
             object.__setattr__(self, "feedback", feedback_of(self.feedback))
 

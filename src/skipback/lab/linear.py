@@ -37,7 +37,7 @@ UNITS, SAMPLES, HIDDEN = 10, 1000, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Measurement:
     """One measurement.
 
     Attributes:
@@ -68,7 +68,7 @@ class Trace:
         distance: sum |M - W2 W1| over the 100 entries, at the end.
     """
 
-    points: tuple[Point, ...]
+    points: tuple[Measurement, ...]
     stop: int
     cost: float
     distance: float
@@ -128,13 +128,13 @@ def _update(learner: Learner, optimizer: torch.optim.Optimizer, x: Tensor, t: Te
 
 
 @torch.no_grad()
-def _point(k: int, cost: float, e: Tensor, learner: Learner) -> Point:
+def _point(k: int, cost: float, e: Tensor, learner: Learner) -> Measurement:
     (B,) = learner.feedback.values()
     _, W2 = _weights(learner.net)
     dh, c = e @ B, e @ W2
     criterion = _along(c, dh)
     cosine = criterion / c.norm().item() if c.any() else math.nan
-    return Point(
+    return Measurement(
         iteration=k,
         cost=cost,
         criterion=criterion,

@@ -53,6 +53,9 @@ class Accuracy:
 class F1:
     """F1 = 2 tp / (2 tp + fp + fn) of the class with the largest output.
 
+    Not the F1 that F3 prints: its MultilabelF1 takes every class whose probability exceeds 0.5, so a sample may have
+    none of them, or several.
+
     Args:
         macro: whether it is the mean over classes, those that are neither target nor prediction left out; else it is of
             the counts of all classes together, which for one class per sample is the accuracy.
@@ -166,7 +169,8 @@ class MeanAbsoluteError(Errors):
 class MeanAbsolutePercentageError(Errors):
     """MAPE: the mean of 100 |y - t| / |t|, in percent.
 
-    Of targets in their own unit: standardised ones lie around zero, and their MAPE (which F3 reports) says nothing.
+    Of targets in their own unit. F3 reports it of standardised ones, which lie around zero, where it says nothing: the
+    two are not to be compared.
     """
 
     def of(self, y: Tensor, t: Tensor) -> Tensor:

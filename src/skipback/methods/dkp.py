@@ -25,6 +25,7 @@ from typing_extensions import override
 from skipback.core.feedback import Feedback, FeedbackTensors, Lesson, Matrix, Sees, correlation
 from skipback.core.method import Direct, Paper
 from skipback.draws import Draw, Zeros
+from skipback.kinds import must_be
 from skipback.signals import LossGradient, Signal
 
 PAPER = Paper(
@@ -49,6 +50,10 @@ class Correlation(Matrix):
     decay: float = 1e-6
     learns = True
     sees = Sees.ACTIVITY
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        must_be("decay", self.decay, (int, float), "a number")
 
     @override
     def gradient(self, lesson: Lesson, parts: FeedbackTensors) -> FeedbackTensors:

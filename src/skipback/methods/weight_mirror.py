@@ -39,6 +39,7 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from skipback.draws import Draw, Gaussian, Uniform
+from skipback.kinds import must_be, must_call
 from skipback.papers import AKROUT_2019
 from skipback.routes.layerwise import Layerwise
 from skipback.transport import Drift, Transport, drawn
@@ -57,6 +58,12 @@ class Mirror(Transport):
     draw: Draw = field(default_factory=Uniform)
     learned = True
     random = True
+
+    def __post_init__(self) -> None:
+        must_be("noise", self.noise, (int, float), "a number")
+        must_be("decay", self.decay, (int, float), "a number")
+        must_be("samples", self.samples, int, "a whole number")
+        must_call("draw", self.draw, "a draw, as Uniform()")
 
     @override
     def init(self, weight: Tensor, generator: Generator) -> Tensor:

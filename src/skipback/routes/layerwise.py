@@ -19,6 +19,7 @@ from skipback.core.method import Method
 from skipback.core.records import BatchContext
 from skipback.core.route import Call, Route, Site
 from skipback.draws import seeded
+from skipback.kinds import must_be
 from skipback.routes.calls import LayerCall, feedback_view_of
 from skipback.routes.error_free import error_free_gradients
 from skipback.routes.interceptor import OnLayerCall, WeightInterceptor
@@ -44,6 +45,9 @@ class Layerwise(Method):
     """
 
     transport: Transport
+
+    def __post_init__(self) -> None:
+        must_be("transport", self.transport, Transport, "a Transport, as Random()")
 
     @property
     @override

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from skipback.core.records import Needs, SignalInputs
 from skipback.core.signals import Signal
+from skipback.kinds import must_be
 from skipback.memory import Initial, Memory, Record
 from skipback.signals.errors import OutputError, OutputGradient
 
@@ -62,6 +63,7 @@ class Delayed(Signal):
     device: torch.device | None = None
 
     def __post_init__(self) -> None:
+        must_be("memory", self.samples, int, "the number of training samples, a whole number")
         if self.samples < 1:
             raise ValueError(f"a delayed signal needs the number of training samples (1 or more), got {self.samples}")
         if not isinstance(self.of, OutputError | OutputGradient):

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from skipback.core.records import Needs, SignalInputs
 from skipback.core.signals import Signal
+from skipback.kinds import must_call
 
 Link = Callable[[Tensor], Tensor]
 """What turns the network's output into the prediction that the loss compares with the target."""
@@ -52,6 +53,9 @@ class OutputError(Signal):
 
     link: Link = softmax
     needs: ClassVar[Needs] = Needs.TARGET | Needs.OUTPUT
+
+    def __post_init__(self) -> None:
+        must_call("link", self.link, "a function of the output, as signals.softmax")
 
     def record(self, output: Tensor, target: Tensor) -> Tensor:
         """Return link(y) - t."""
@@ -106,6 +110,10 @@ class OutputGradient(Signal):
     link: Link = identity
     per_sample: bool = True
     needs: ClassVar[Needs] = Needs.TARGET | Needs.OUTPUT
+
+    def __post_init__(self) -> None:
+        must_call("loss", self.loss, "a function of prediction and target")
+        must_call("link", self.link, "a function of the output, as signals.softmax")
 
     def record(self, output: Tensor, target: Tensor) -> Tensor:
         """Return dL/dz, times N if `per_sample`."""

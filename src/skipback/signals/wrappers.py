@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from skipback.core.records import Needs, SignalInputs
 from skipback.core.signals import Signal
+from skipback.kinds import must_be
 from skipback.memory import Memory
 from skipback.signals.errors import is_distribution
 
@@ -20,6 +21,9 @@ class Wrapper(Signal):
     """A signal made of another one: what it does not say otherwise is that of the inner signal."""
 
     signal: Signal
+
+    def __post_init__(self) -> None:
+        must_be("signal", self.signal, Signal, "a Signal, as LossGradient()")
 
     @property
     @override
@@ -93,6 +97,8 @@ class Ternarised(Wrapper):
     means: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        must_be("threshold", self.threshold, (int, float), "a number")
         if not 0 <= self.threshold < 1:
             raise ValueError(f"the threshold is a share of the largest entry, 0 to 1, got {self.threshold}")
 

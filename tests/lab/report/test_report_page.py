@@ -232,3 +232,24 @@ def test_importing_the_report_is_cheap():
     code = "import sys, skipback.lab.report; print(*sorted({'matplotlib', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_training_accuracy_is_drawn_and_stands_in_brackets(a_run, tmp_path):
+    """In eval mode where that was scored, else as counted in training; nothing where neither was recorded."""
+    for method, keys in (("bp", ("train_accuracy_percent", "train_eval_accuracy_percent")), ("dfa", ()),
+                         ("f3", ("train_accuracy_percent",))):  # fmt: skip
+        folder = a_run(method)
+        path = folder / "metrics.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        values = dict(zip(keys, (91.25, 93.5), strict=False))
+        path.write_text("".join(json.dumps(row | (values if row["epoch"] else {})) + "\n" for row in rows))
+        summary = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps(summary | values))
+    page = write(sorted((tmp_path / "runs").iterdir()), tmp_path / "report").read_text()
+    text = " ".join(re.sub("<[^>]+>", " ", page).split())
+    assert "(training)" in text
+    assert "(93.50)" in text  # bp
+    assert "(91.25)" in text  # f3
+    assert text.count("(9") == 2
+    assert "Training curves." in text
+    assert (tmp_path / "report" / "figures" / "digits-mlp-2-128-training.png").exists()

@@ -46,6 +46,7 @@ CARD = Card(
         "Words are codes, in the order of the alphabet over both splits ('?', unknown, is one of them): numbers that "
         "mean nothing as sizes. F3 codes each split by itself, so its native-country codes differ in the test split.",
         "Columns are in F3's order: six numbers, then eight codes. fnlwgt weighs the sample.",
+        "F3 does not normalise the columns; here they are standardised (not by --prepare none).",
         "The test file has a line above its table, and a full stop behind its labels; both are dropped.",
     ),
     files=(

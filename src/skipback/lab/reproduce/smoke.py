@@ -23,7 +23,7 @@ from skipback.lab.errors import LabError, about
 from skipback.lab.losses import task_of
 from skipback.lab.papers.base import Row
 from skipback.lab.reproduce.jobs import Job
-from skipback.lab.stacking.layer import Layer
+from skipback.lab.stacking.layer import Readout
 from skipback.lab.stacking.learners import Learners
 from skipback.lab.stacking.settings import Stack
 from skipback.lab.trainer import Trainer
@@ -65,7 +65,7 @@ def _stacked(asked: Stack) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         learners.fit(Path(folder) / "learners.safetensors", lambda line: None)
     features = learners.features(rows.train.x), learners.features(rows.test.x)
-    return Layer(options, features, (rows.train.t, rows.test.t), rows.outputs).epoch()
+    return Readout(options, features, (rows.train.t, rows.test.t), rows.outputs).epoch()
 
 
 def unmeasured(row: Row, metrics: dict[str, object]) -> Sequence[str]:

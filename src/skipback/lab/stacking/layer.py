@@ -15,7 +15,7 @@ from skipback.lab.stacking.learners import summed
 from skipback.lab.stacking.settings import Stack
 
 
-class Layer:
+class Readout:
     """The layer in training.
 
     Args:

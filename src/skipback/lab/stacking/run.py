@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 import zipfile
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from skipback.lab.data.export import npz
 from skipback.lab.data.prepare import prepared
 from skipback.lab.errors import LabError
 from skipback.lab.records import Folder, atomic_write, to_json, to_jsonl
-from skipback.lab.stacking.layer import Layer, error_percent
+from skipback.lab.stacking.layer import Readout, error_percent
 from skipback.lab.stacking.learners import Learners
 from skipback.lab.stacking.settings import Stack, usual
 from skipback.lab.train import SAVE_EVERY
@@ -56,7 +57,7 @@ def run(options: Stack, folder: Folder, *, command: str, progress: Said) -> dict
         folder.write("env.json", to_json(machine.describe(device, command)))
         rows = _rows(options, device)
         features, learners = _features(options, rows, folder, progress)
-        layer = Layer(options, features, (rows.train.t, rows.test.t), rows.outputs)
+        layer = Readout(options, features, (rows.train.t, rows.test.t), rows.outputs)
         _train(layer, folder, progress)
         summary = _summary(options, layer, learners)
         folder.write("summary.json", to_json(summary))
@@ -102,7 +103,7 @@ def _features(
     return (found[0], found[1]), table
 
 
-def _train(layer: Layer, folder: Folder, progress: Said) -> None:
+def _train(layer: Readout, folder: Folder, progress: Said) -> None:
     if folder.checkpoint.exists():
         layer.restore(checkpoint.load(folder.checkpoint))
     saved = time.monotonic()
@@ -116,7 +117,7 @@ def _train(layer: Layer, folder: Folder, progress: Said) -> None:
     progress(f"layer: {over}")
 
 
-def _summary(options: Stack, layer: Layer, learners: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(options: Stack, layer: Readout, learners: list[dict[str, Any]]) -> dict[str, Any]:
     last = layer.rows[-1]
     names = ("train_error_percent_online", "train_error_percent", "test_error_percent")
     return {
@@ -132,10 +133,15 @@ def _summary(options: Stack, layer: Layer, learners: list[dict[str, Any]]) -> di
         "train_loss": last["train_loss"],
         "train_error_percent": last["train_error_percent"],
         "test_error_percent": last["test_error_percent"],
+        "test_error_percent_last_ten": _spread([row["test_error_percent"] for row in layer.rows[-10:]]),
         "train_seconds": last["train_seconds"],
         "layer_parameters": sum(p.numel() for p in layer.net.parameters() if p.requires_grad),
         **{f"learner_{name}": [row[name] for row in learners] for name in names},
     }
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"mean": statistics.fmean(values), "least": min(values), "largest": max(values)}
 
 
 def describe(summary: dict[str, Any]) -> str:
