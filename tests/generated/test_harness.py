@@ -118,7 +118,7 @@ def test_only_sentences_of_skipbacks_own_are_refusals(monkeypatch):
     net = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
     assert refusals.refused(raised(lambda: sb.attach(net, sb.dfa(), blocks=["no"], example=torch.ones(2, 3))))
     assert refusals.fault(raised(lambda: net(torch.ones(2, 4)))) == "foreign"
-    monkeypatch.setattr("skipback.core.records.Needs.early", property(lambda self: 1 / 0))
+    monkeypatch.setattr("skipback.core.feedback.drawn", lambda *_: 1 / 0)
     assert refusals.fault(raised(lambda: sb.attach(net, sb.dfa(), example=torch.ones(2, 3)))) == "foreign"
 
 

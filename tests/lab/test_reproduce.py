@@ -18,7 +18,7 @@ from skipback.lab.cli import main
 from skipback.lab.papers.base import Expected, Gap, Row, Table
 from skipback.lab.papers.scores import ACCURACY
 from skipback.lab.reproduce import formats, lines, results
-from skipback.lab.reproduce.lines import Line, Record, Verdict
+from skipback.lab.reproduce.lines import Agreement, Line, Outcome
 
 TOY = "toy2026"
 
@@ -306,13 +306,13 @@ def test_allowed_is_two_standard_deviations_of_the_difference_of_two_means():
 @pytest.mark.parametrize(
     ("one", "verdict"),
     [
-        (line([9.9, 10.2]), Verdict.WITHIN),
-        (line([12.0, 12.1, 12.05]), Verdict.OFF),
-        (line([10.0]), Verdict.ONE),
-        (line([10.0], std=1.0, n=3), Verdict.WITHIN),
-        (line([]), Verdict.NOT_RUN),
-        (line([10.0], reached=2), Verdict.NOT_FINITE),
-        (line([10.0, 11.0], value=None), Verdict.UNKNOWN),
+        (line([9.9, 10.2]), Agreement.WITHIN),
+        (line([12.0, 12.1, 12.05]), Agreement.OFF),
+        (line([10.0]), Agreement.ONE),
+        (line([10.0], std=1.0, n=3), Agreement.WITHIN),
+        (line([]), Agreement.NOT_RUN),
+        (line([10.0], reached=2), Agreement.NOT_FINITE),
+        (line([10.0, 11.0], value=None), Agreement.UNKNOWN),
     ],
 )
 def test_verdicts(one, verdict):
@@ -330,17 +330,19 @@ def test_the_gap_is_closed_seed_by_seed():
 def test_a_value_that_is_not_finite_is_no_value_and_says_so():
     row = Row(label="x", recipe={}, expected=(Expected(score=ACCURACY, value=1.0),))
     records = [
-        Record(seed=1, values={("test accuracy", None): None}, about={}),
-        Record(seed=2, values={("test accuracy", None): 3.0}, about={}),
+        Outcome(seed=1, values={("test accuracy", None): None}, about={}),
+        Outcome(seed=2, values={("test accuracy", None): 3.0}, about={}),
     ]
     (found,) = lines.of_row(row, records)
-    assert (found.values, found.verdict) == ({2: 3.0}, Verdict.NOT_FINITE)
+    assert (found.values, found.verdict) == ({2: 3.0}, Agreement.NOT_FINITE)
 
 
 def test_runs_that_diverged_are_told_beside_their_numbers():
     row = Row(label="x", recipe={}, expected=(Expected(score=ACCURACY, value=1.0, std=1.0, n=5),))
     values = {("test accuracy", None): 1.1}
-    records = [Record(seed=k, values=values, about={"state": state}) for k, state in enumerate(("diverged", "stopped"))]
+    records = [
+        Outcome(seed=k, values=values, about={"state": state}) for k, state in enumerate(("diverged", "stopped"))
+    ]
     (found,) = lines.of_row(row, records)
     assert formats.verdict(found) == "within 2 std; diverged: 1"
 

@@ -18,7 +18,7 @@ FACTS = Path(__file__).with_name("facts.json")
 WIDTH = 100
 """Columns of a terminal; only a last column is folded, so a name stays a name when it is copied from here."""
 
-Row = dict[str, Any]
+Entry = dict[str, Any]
 
 
 def facts(kind: str, names: Iterable[str]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def facts(kind: str, names: Iterable[str]) -> dict[str, Any]:
     return {name: known[name] for name in names}
 
 
-def methods() -> list[Row]:
+def methods() -> list[Entry]:
     """Each method with its paper, its needs, its audit and its status."""
     return [
         {"name": name, "title": METHODS[name], **fact, "paper": fact["paper"]["key"], "year": fact["paper"]["year"]}
@@ -41,7 +41,7 @@ def methods() -> list[Row]:
     ]
 
 
-def datasets() -> list[Row]:
+def datasets() -> list[Entry]:
     """Each data set with its sizes and tasks."""
     return [
         {"name": c.name, "input": list(c.shape), "train": c.train, "test": c.test}
@@ -50,13 +50,13 @@ def datasets() -> list[Row]:
     ]
 
 
-def networks() -> list[Row]:
+def networks() -> list[Entry]:
     """Each network with what it takes, its parameters, its ports and its feedback, at the sizes of its source."""
     kept = net_facts.kept()
     return [{"name": name, "title": c.line, "takes": c.takes, **kept[name]} for name, c in nets.CARDS.items()]
 
 
-def draws() -> list[Row]:
+def draws() -> list[Entry]:
     """Each draw of the feedback, with an example of its parameters."""
     return [
         {"name": name, "title": f"{title} As {form.example}." if (form := choices.DRAWS[name]).takes else title}
@@ -64,19 +64,19 @@ def draws() -> list[Row]:
     ]
 
 
-def signals() -> list[Row]:
+def signals() -> list[Entry]:
     """Each signal of F3."""
     return [{"name": name, **fact} for name, fact in facts("signals", choices.SIGNALS).items()]
 
 
-def papers() -> list[Row]:
+def papers() -> list[Entry]:
     """Each paper once."""
     found = {fact["paper"]["url"]: fact["paper"] for fact in facts("methods", METHODS).values()}
     keys = {"name": "key", "url": "url", "title": "title", "authors": "authors", "venue": "venue", "year": "year"}
     return [{ours: paper[key] for ours, key in keys.items()} for paper in found.values()]
 
 
-TABLES: dict[str, tuple[str, Callable[[], list[Row]]]] = {
+TABLES: dict[str, tuple[str, Callable[[], list[Entry]]]] = {
     "methods": ("methods", methods),
     "data": ("datasets", datasets),
     "nets": ("nets", networks),
@@ -87,7 +87,7 @@ TABLES: dict[str, tuple[str, Callable[[], list[Row]]]] = {
 """What can be asked for, under which key machines find it, and the rows."""
 
 
-def tables(which: Iterable[str] = ()) -> dict[str, list[Row]]:
+def tables(which: Iterable[str] = ()) -> dict[str, list[Entry]]:
     """The tables that were asked for, or all, as machines read them.
 
     Raises:
@@ -97,12 +97,12 @@ def tables(which: Iterable[str] = ()) -> dict[str, list[Row]]:
     return {TABLES[name][0]: TABLES[name][1]() for name in chosen}
 
 
-def text(found: Mapping[str, list[Row]]) -> str:
+def text(found: Mapping[str, list[Entry]]) -> str:
     """The tables, as people read them."""
     return "\n".join(SHOWN[key](rows) for key, rows in found.items())
 
 
-def _methods(rows: list[Row]) -> str:
+def _methods(rows: list[Entry]) -> str:
     names = table("methods", ["name", "what it is", "paper"], [[r["name"], r["title"], r["paper"]] for r in rows])
     head = ["name", "needs", "weight\ntransport", "update\nlock", "forward\nlock", "status (numbers that agree)"]
     audited = ("weight_transport", "update_lock", "forward_lock")
@@ -119,7 +119,7 @@ LEGEND = """\
 """
 
 
-def _status(row: Row) -> str:
+def _status(row: Entry) -> str:
     """`reproduced 3/3 bacho2024, flugel2024`: of how many numbers, of which papers."""
     counts = row["compared"]
     if not counts:
@@ -136,7 +136,7 @@ def _words(names: list[str]) -> str:
     return ", ".join(names) or "-"
 
 
-def _datasets(rows: list[Row]) -> str:
+def _datasets(rows: list[Entry]) -> str:
     names = table("data sets", ["name", "what it is"], [[r["name"], r["title"]] for r in rows])
     about = []
     for r in rows:
@@ -145,11 +145,11 @@ def _datasets(rows: list[Row]) -> str:
     return f"{names}\n{table('sizes of the data sets', ['name', 'input', 'train', 'test', 'tasks'], about)}"
 
 
-def _titled(title: str) -> Callable[[list[Row]], str]:
+def _titled(title: str) -> Callable[[list[Entry]], str]:
     return lambda rows: table(title, ["name", "what it is"], [[r["name"], r["title"]] for r in rows])
 
 
-def _nets(rows: list[Row]) -> str:
+def _nets(rows: list[Entry]) -> str:
     names = table("nets", ["name", "what it is"], [[r["name"], r["title"]] for r in rows])
     counted = {r["name"]: r for r in net_facts.rows()}
     head = ["name", "input", "outputs", "parameters", "feedback", "ports"]
@@ -163,22 +163,22 @@ SIZES = """\
 """
 
 
-def _signals(rows: list[Row]) -> str:
+def _signals(rows: list[Entry]) -> str:
     about = [[r["name"], _words(r["needs"]), r["known"], r["made_of"]] for r in rows]
     return table("signals (of f3; early: known before the output)", ["name", "needs", "known", "made of"], about)
 
 
-def _papers(rows: list[Row]) -> str:
+def _papers(rows: list[Entry]) -> str:
     return table("papers", ["key", "cite"], [[r["name"], _cite(r)] for r in rows])
 
 
-def _cite(row: Row) -> str:
+def _cite(row: Entry) -> str:
     title = row["title"] if row["title"].endswith(("?", "!")) else f"{row['title']}."
     when = "" if str(row["year"]) in row["venue"] else f", {row['year']}"
     return f"{row['authors']}. {title} {row['venue']}{when}. {row['url']}"
 
 
-SHOWN: dict[str, Callable[[list[Row]], str]] = {
+SHOWN: dict[str, Callable[[list[Entry]], str]] = {
     "methods": _methods,
     "datasets": _datasets,
     "nets": _nets,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from skipback.lab.listing import table as aligned
 from skipback.lab.papers import Study, Table
-from skipback.lab.reproduce.lines import Line, Verdict, shown
+from skipback.lab.reproduce.lines import Agreement, Line, shown
 
 HEAD = ("row", "score", "paper", "ours, mean ± std (n)", "difference", "verdict")
 MARK = {True: "?", False: ""}
@@ -67,7 +67,7 @@ def _number(value: float, places: int) -> str:
 def verdict(line: Line) -> str:
     """In words; with it how many runs have no value, or ended in a state that is no result."""
     lost = line.reached - len(line.values)
-    found = f"{line.verdict} in {lost} of {line.reached}" if line.verdict is Verdict.NOT_FINITE else str(line.verdict)
+    found = f"{line.verdict} in {lost} of {line.reached}" if line.verdict is Agreement.NOT_FINITE else str(line.verdict)
     return "; ".join([found, *(f"{state}: {count}" for state, count in line.ended.items())])
 
 

@@ -26,7 +26,7 @@ FEWEST = 3
 """Runs from which a published deviation is taken as it is: of two it says too little."""
 
 
-class Verdict(StrEnum):
+class Agreement(StrEnum):
     """Whether a line agrees with its paper."""
 
     WITHIN = "within 2 std"
@@ -38,7 +38,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class Outcome:
     """One run: the numbers of it that its row compares.
 
     Attributes:
@@ -120,17 +120,17 @@ class Line:
         return 0 if self.percent else self.expected.score.places
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Agreement:
         """Whether ours agrees."""
         if not self.reached:
-            return Verdict.NOT_RUN
+            return Agreement.NOT_RUN
         if len(self.values) < self.reached:
-            return Verdict.NOT_FINITE
+            return Agreement.NOT_FINITE
         if self.difference is None:
-            return Verdict.UNKNOWN
+            return Agreement.UNKNOWN
         if self.allowed is None:
-            return Verdict.ONE
-        return Verdict.WITHIN if abs(self.difference) <= self.allowed else Verdict.OFF
+            return Agreement.ONE
+        return Agreement.WITHIN if abs(self.difference) <= self.allowed else Agreement.OFF
 
     @property
     def what(self) -> str:
@@ -141,7 +141,7 @@ class Line:
         return f"{name}, epoch {self.trained}" if self.trained is not None else name
 
 
-def record(job: Job) -> Record | None:
+def record(job: Job) -> Outcome | None:
     """What the folder of a job holds; `None` if it was not begun.
 
     Raises:
@@ -156,7 +156,7 @@ def record(job: Job) -> Record | None:
     found.update(rows)
     measured = {(e.score.name, e.at): e.score.of(found[e.at]) for e in job.row.expected if e.at in found}
     env = job.place / "env.json"
-    return Record(
+    return Outcome(
         seed=job.seed,
         values={key: value if math.isfinite(value) else None for key, value in measured.items() if value is not None},
         about=_about(summary, last, read_json(env) if env.exists() else {}),
@@ -174,7 +174,7 @@ def _about(summary: Mapping[str, Any] | None, last: Mapping[str, Any], env: Mapp
     }
 
 
-def of_row(row: Row, records: Sequence[Record], *, trained: int | None = None) -> list[Line]:
+def of_row(row: Row, records: Sequence[Outcome], *, trained: int | None = None) -> list[Line]:
     """All lines of a row.
 
     Args:
@@ -197,7 +197,7 @@ def _comes(expected: Expected, trained: int | None) -> bool:
     return trained is None or (expected.at is not None and expected.at <= trained)
 
 
-def _line(label: str, expected: Expected, records: Sequence[Record], trained: int | None = None) -> Line:
+def _line(label: str, expected: Expected, records: Sequence[Outcome], trained: int | None = None) -> Line:
     key = (expected.score.name, expected.at)
     found = {record.seed: record.values[key] for record in records if key in record.values}
     return Line(

@@ -12,7 +12,7 @@ from typing import Any
 from skipback.lab.errors import LabError
 from skipback.lab.papers import Row, Study, Table
 from skipback.lab.records import atomic_write, read_json, to_json
-from skipback.lab.reproduce.lines import Line, Record, of_gap, of_row
+from skipback.lab.reproduce.lines import Line, Outcome, of_gap, of_row
 
 FORMAT = 1
 """Of the files. A file of another one is refused."""
@@ -27,7 +27,7 @@ class Ran:
         epochs: that they were to train.
     """
 
-    records: Sequence[Record]
+    records: Sequence[Outcome]
     epochs: int
 
 
@@ -106,7 +106,7 @@ def _row(row: Row, ran: Ran, found: Sequence[Line]) -> dict[str, Any]:
     }
 
 
-def _run(record: Record) -> dict[str, Any]:
+def _run(record: Outcome) -> dict[str, Any]:
     values = [{"score": score, "at": at, "value": value} for (score, at), value in record.values.items()]
     return {**record.about, "values": values}
 
@@ -171,9 +171,9 @@ def kept(path: Path, table: Table) -> dict[str, Ran]:
         raise LabError(f"{path} is damaged ({error!r}): make it again with --record") from None
 
 
-def _record(seed: int, run: Mapping[str, Any]) -> Record:
+def _record(seed: int, run: Mapping[str, Any]) -> Outcome:
     values = {(value["score"], value["at"]): value["value"] for value in run["values"]}
-    return Record(seed=seed, values=values, about={key: value for key, value in run.items() if key != "values"})
+    return Outcome(seed=seed, values=values, about={key: value for key, value in run.items() if key != "values"})
 
 
 def renewed(path: Path, study: Study, table: Table) -> dict[str, Any]:
