@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import skipback as sb
-from skipback.lab import data, linear
+from skipback.lab import data, linear, notebook
+from skipback.lab.errors import LabError
+from skipback.lab.records import Folder, read_jsonl
 
 COSTS = {1: 1637494.94138, 11: 892520.567695, 21: 121899.748981, 101: 168.315018756, 451: 0.00136595841628}
 COSINES = {1: 0.892324676656, 11: 0.90507314825, 21: 0.869021030984, 101: 0.512413657815, 451: 0.849679952515}
@@ -78,3 +80,18 @@ def test_the_figure_and_the_page_show_the_trace(found):
     page = (Path(__file__).parents[2] / "docs" / "theory.md").read_text(encoding="utf-8")
     rows = {int(k): (float(cost), float(c)) for k, cost, c in re.findall(r"\| (\d+) \| ([\d.]+) \| ([\d.]+) \|", page)}
     assert rows == {k: (COSTS[k], COSINES[k]) for k in COSTS}
+
+
+def test_a_run_of_the_notebook_is_kept_and_not_made_again(tmp_path):
+    folder = Folder(tmp_path / "seed1")
+    summary = notebook.run(notebook.Notebook(most=12), folder, command="as typed")
+    lines = read_jsonl(folder.path / "metrics.jsonl")
+    assert [line["epoch"] for line in lines] == [1, 11, 11]
+    assert [line["train_loss"] for line in lines] == [pytest.approx(COSTS[k], rel=1e-9) for k in (1, 11, 11)]
+    assert summary["distance"] == lines[-1]["distance"]
+    assert (folder.path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    written = (folder.path / "summary.json").stat().st_mtime_ns
+    assert notebook.run(notebook.Notebook(most=12), folder, command="again") == summary
+    assert (folder.path / "summary.json").stat().st_mtime_ns == written
+    with pytest.raises(LabError, match="holds another run"):
+        notebook.run(notebook.Notebook(most=13), folder, command="another")

@@ -14,13 +14,14 @@ from pydantic import ValidationError
 from skipback.lab import config, data
 from skipback.lab.config import Run
 from skipback.lab.errors import LabError, unknown
+from skipback.lab.notebook import Notebook
 from skipback.lab.papers import Row, Study, Table
 from skipback.lab.papers.base import GPU
 from skipback.lab.records import Folder
 from skipback.lab.stacking.settings import Stack
 
-MODELS: dict[str, type[Run | Stack]] = {"train": Run, "stack": Stack}
-"""The configuration of what each verb trains."""
+MODELS: dict[str, type[Run | Stack | Notebook]] = {"train": Run, "stack": Stack, "reproduce": Notebook}
+"""The configuration of what each verb trains; what none but `reproduce` trains is the linear notebook."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class Job:
         return Folder(self.place)
 
     @cached_property
-    def run(self) -> Run | Stack:
+    def run(self) -> Run | Stack | Notebook:
         """The complete configuration, of the row's verb.
 
         Raises:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from skipback.lab import machine
+from skipback.lab import machine, notebook
 from skipback.lab.config import Run
 from skipback.lab.errors import LabError
 from skipback.lab.papers import Row, Study, Table
@@ -22,6 +22,7 @@ from skipback.lab.reproduce import formats, results
 from skipback.lab.reproduce.jobs import Job
 from skipback.lab.reproduce.lines import record
 from skipback.lab.session import Session
+from skipback.lab.stacking import run as stacking
 
 
 class Reproduction(Session):
@@ -63,9 +64,10 @@ def _one(session: Reproduction, job: Job) -> None:
     if isinstance(job.run, Run):
         session.train([job.run], folders=[job.folder])
         return
-    from skipback.lab.stacking.run import run
-
-    run(job.run, job.folder, command=session.command, progress=lambda line: None)
+    if isinstance(job.run, notebook.Notebook):
+        notebook.run(job.run, job.folder, command=session.command)
+    else:
+        stacking.run(job.run, job.folder, command=session.command, progress=lambda line: None)
     print(f"{job.place}: done", file=sys.stderr, flush=True)  # noqa: T201
 
 

@@ -15,12 +15,14 @@ from typing import Any
 import torch
 
 from skipback.core.records import SkipbackWarning
-from skipback.lab import choices, data, inputs
+from skipback.lab import choices, data, inputs, notebook
 from skipback.lab.config import Run
 from skipback.lab.data import Dataset, Split, Task
 from skipback.lab.data.prepare import prepared
 from skipback.lab.errors import LabError, about
+from skipback.lab.linear import trace
 from skipback.lab.losses import task_of
+from skipback.lab.notebook import Notebook
 from skipback.lab.papers.base import Row
 from skipback.lab.reproduce.jobs import Job
 from skipback.lab.stacking.layer import Readout
@@ -40,12 +42,21 @@ def try_out(job: Job) -> None:
     where = f"{job.study.key} {job.table.name}, row {job.row.label!r}"
     with about(where), warnings.catch_warnings():
         warnings.simplefilter("ignore", SkipbackWarning)  # of the paper's own choices, which a real run tells
-        row = _trained(job.run) if isinstance(job.run, Run) else _stacked(job.run)
+        row = _tried(job.run)
     loss = float(row["train_loss"])
     if not math.isfinite(loss):
         raise LabError(f"{where}: the loss is {loss} after {STEPS} steps")
     if missing := unmeasured(job.row, row):
         raise LabError(f"{where}: a run does not measure {', '.join(missing)}")
+
+
+def _tried(asked: Run | Stack | Notebook) -> dict[str, Any]:
+    if isinstance(asked, Run):
+        return _trained(asked)
+    if isinstance(asked, Stack):
+        return _stacked(asked)
+    lines = notebook.rows(trace(most=STEPS))
+    return {key: value for line in lines for key, value in line.items()}
 
 
 def _trained(asked: Run) -> dict[str, Any]:
