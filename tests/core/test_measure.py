@@ -97,7 +97,7 @@ def test_ports_of_convolutions_are_flattened():
         assert 2 / math.sqrt(size * C) < one.null_band < 2 / math.sqrt(size)
 
 
-def test_every_method_measures_what_it_teaches(direct, case):
+def test_every_method_measures_what_it_teaches(direct, case, monkeypatch):
     """The teaching of the measure is that of training: with it as the gradient at the port, the same gradients."""
     x, t, ids = batch(case.shape)
     learner = sb.attach(made(case.build), direct, x, show=None)
@@ -115,12 +115,10 @@ def test_every_method_measures_what_it_teaches(direct, case):
         return teaching
 
     cls = type(direct.feedback)
-    project, cls.project = cls.project, spy
-    try:
-        torch.manual_seed(5)
-        teach(learner, x, t, ids)
-    finally:
-        cls.project = project
+    project = cls.project
+    monkeypatch.setattr(cls, "project", spy)  # which leaves nothing behind where it is inherited
+    torch.manual_seed(5)
+    teach(learner, x, t, ids)
     assert set(found) == set(seen)
     for block, norm in seen.items():
         assert found[block].teaching_norm == pytest.approx(norm, rel=1e-12)
