@@ -24,7 +24,7 @@ from skipback.lab.audit import of_hidden
 from skipback.lab.listing import FACTS
 from skipback.lab.records import atomic_write
 from skipback.lab.reproduce import results
-from skipback.lab.reproduce.lines import Verdict
+from skipback.lab.reproduce.lines import Agreement
 from skipback.methods import TABLE, page
 from skipback.routes.perturbed import Perturbed
 from skipback.signals import OutputError, Signal
@@ -86,11 +86,13 @@ def compared() -> dict[str, dict[str, dict[str, int]]]:
     for path in sorted(RESULTS.glob("*.json")):
         kept = results.read(path)
         for row in kept["rows"]:
-            verdicts = [line["verdict"] for line in row["lines"] if line["verdict"] in (Verdict.WITHIN, Verdict.OFF)]
+            verdicts = [
+                line["verdict"] for line in row["lines"] if line["verdict"] in (Agreement.WITHIN, Agreement.OFF)
+            ]
             if verdicts:
                 count = counts.setdefault(row["method"], {}).setdefault(kept["paper"], {"rows": 0, "within": 0})
                 count["rows"] += len(verdicts)
-                count["within"] += verdicts.count(Verdict.WITHIN)
+                count["within"] += verdicts.count(Agreement.WITHIN)
     return counts
 
 

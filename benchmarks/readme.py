@@ -13,7 +13,7 @@ from pathlib import Path
 from skipback.lab import papers
 from skipback.lab.listing import facts
 from skipback.lab.reproduce import results
-from skipback.lab.reproduce.lines import Verdict, shown
+from skipback.lab.reproduce.lines import Agreement, shown
 from skipback.measure.words import COLUMNS, word
 from skipback.methods import TABLE, page
 
@@ -51,7 +51,7 @@ def reproduced() -> str:
         found = shown(table, results.lines(table, results.kept(path, table)))
         verdicts = Counter(line.verdict for line in found if line.reached)
         page = f"[{kept['paper']} {kept['table']}](docs/seeds/{study.seed.name}.md)"
-        numbers = [str(verdicts[verdict]) for verdict in (Verdict.WITHIN, Verdict.OFF)]
+        numbers = [str(verdicts[verdict]) for verdict in (Agreement.WITHIN, Agreement.OFF)]
         rows.append([page, table.title, f"{len(kept['rows'])} of {len(table.rows)}", _epochs(kept), *numbers])
     head = ["table", "what", "rows run", "epochs", "numbers within 2 std", "off"]
     return f"{table_of(head, rows)}\n\nEach file in results/reproduce has its commands, commits, machine and durations."
