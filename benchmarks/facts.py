@@ -87,12 +87,14 @@ def compared() -> dict[str, dict[str, dict[str, int]]]:
         kept = results.read(path)
         for row in kept["rows"]:
             verdicts = [
-                line["verdict"] for line in row["lines"] if line["verdict"] in (Agreement.WITHIN, Agreement.OFF)
+                line["verdict"]
+                for line in row["lines"]
+                if line["verdict"] in (Agreement.DIGITS, Agreement.WITHIN, Agreement.OFF)
             ]
             if verdicts:
                 count = counts.setdefault(row["method"], {}).setdefault(kept["paper"], {"rows": 0, "within": 0})
                 count["rows"] += len(verdicts)
-                count["within"] += verdicts.count(Agreement.WITHIN)
+                count["within"] += len(verdicts) - verdicts.count(Agreement.OFF)
     return counts
 
 

@@ -51,16 +51,19 @@ def reproduced() -> str:
         found = shown(table, results.lines(table, results.kept(path, table)))
         verdicts = Counter(line.verdict for line in found if line.reached)
         page = f"[{kept['paper']} {kept['table']}](docs/seeds/{study.seed.name}.md)"
-        numbers = [str(verdicts[verdict]) for verdict in (Agreement.WITHIN, Agreement.OFF)]
+        agree = verdicts[Agreement.WITHIN] + verdicts[Agreement.DIGITS]
+        numbers = [str(agree), str(verdicts[Agreement.OFF])]
         rows.append([page, table.title, f"{len(kept['rows'])} of {len(table.rows)}", _epochs(kept), *numbers])
-    head = ["table", "what", "rows run", "epochs", "numbers within 2 std", "off"]
+    head = ["table", "what", "rows run", "epochs", "numbers within 2 std, or to the digit", "off"]
     return f"{table_of(head, rows)}\n\nEach file in results/reproduce has its commands, commits, machine and durations."
 
 
 def _epochs(kept: dict) -> str:
     """`5 of 100`: trained, of those published, where all rows agree."""
     pairs = dict.fromkeys((row["epochs"], row["recipe"].get("epochs")) for row in kept["rows"])
-    return ", ".join(str(ran) if ran == of else f"{ran} of {of}" for ran, of in pairs)
+    return ", ".join(
+        (str(ran) if ran else "as published") if of in (ran, None) else f"{ran} of {of}" for ran, of in pairs
+    )
 
 
 def speed() -> str:

@@ -283,9 +283,9 @@ def test_a_results_file_of_another_version_is_refused_before_any_training(toy, t
 # ---------------------------------------------------------------------------------------------------------- verdicts
 
 
-def line(ours, value=10.0, std=None, n=1, reached=None, **more):
+def line(ours, value=10.0, std=None, n=1, reached=None, exact=False, **more):
     values = dict(enumerate(ours, start=1))
-    expected = Expected(score=ACCURACY, value=value, std=std, n=n)
+    expected = Expected(score=ACCURACY, value=value, std=std, n=n, exact=exact)
     return Line(label="x", expected=expected, values=values, reached=len(ours) if reached is None else reached, **more)
 
 
@@ -307,6 +307,8 @@ def test_allowed_is_two_standard_deviations_of_the_difference_of_two_means():
     ("one", "verdict"),
     [
         (line([9.9, 10.2]), Agreement.WITHIN),
+        (line([10.2549], value=10.25, exact=True), Agreement.DIGITS),
+        (line([10.2551], value=10.25, exact=True), Agreement.OFF),
         (line([12.0, 12.1, 12.05]), Agreement.OFF),
         (line([10.0]), Agreement.ONE),
         (line([10.0], std=1.0, n=3), Agreement.WITHIN),

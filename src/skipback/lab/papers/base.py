@@ -28,6 +28,7 @@ class Expected:
         std: sample standard deviation over `n` runs, where it is known.
         n: runs that it is the mean of.
         at: the epoch after which it was read; `None`: the last one.
+        exact: the original draws nothing that we do not draw too, so ours must agree in every digit of `value`.
         unverified: it is from memory, and nobody has held it against the paper.
         note: what a reader should know.
     """
@@ -38,6 +39,7 @@ class Expected:
     std: float | None = None
     n: int = 1
     at: int | None = None
+    exact: bool = False
     unverified: bool = False
     note: str = ""
 

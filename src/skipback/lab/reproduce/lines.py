@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from statistics import fmean, stdev
 from typing import Any
@@ -29,6 +30,7 @@ FEWEST = 3
 class Agreement(StrEnum):
     """Whether a line agrees with its paper."""
 
+    DIGITS = "to the digit"
     WITHIN = "within 2 std"
     OFF = "off"
     ONE = "one run, no spread"
@@ -115,6 +117,14 @@ class Line:
         return 0.5 * 10.0**-self.places
 
     @property
+    def _to_the_digit(self) -> bool:
+        """Whether every run of ours, rounded as the published value is, is that value."""
+        value = self.expected.value
+        assert value is not None
+        decimals = -int(Decimal(repr(value)).as_tuple().exponent)
+        return all(round(ours, decimals) == value for ours in self.values.values())
+
+    @property
     def places(self) -> int:
         """Decimals to show."""
         return 0 if self.percent else self.expected.score.places
@@ -128,6 +138,8 @@ class Line:
             return Agreement.NOT_FINITE
         if self.difference is None:
             return Agreement.UNKNOWN
+        if self.expected.exact:
+            return Agreement.DIGITS if self._to_the_digit else Agreement.OFF
         if self.allowed is None:
             return Agreement.ONE
         return Agreement.WITHIN if abs(self.difference) <= self.allowed else Agreement.OFF
