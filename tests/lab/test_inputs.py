@@ -126,7 +126,10 @@ def test_every_preparation_of_images_trains(pictures, name):
     assert Trainer(run, found).epoch() > 0
 
 
-@pytest.mark.parametrize("chain", ["yuv+scale", "yuv+simple", "yuv+image", "yuv+zca"])
+WHITENED = pytest.param("yuv+zca", marks=pytest.mark.slow)  # of 3072 pixels: 15 seconds; test_preprocess has Zca itself
+
+
+@pytest.mark.parametrize("chain", ["yuv+scale", "yuv+simple", "yuv+image", WHITENED])
 def test_a_chain_of_preparations_is_fitted_step_by_step(pictures, chain, monkeypatch, tmp_path):
     """dfa-torch combines a colour format and any normalisation freely. Against NumPy."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
