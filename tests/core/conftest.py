@@ -42,16 +42,16 @@ def _kind(method):
 DIRECT = {name: _kind(method) for name, method in ALL.items() if hasattr(method, "signal")}
 FIRST = {name for name, kind in DIRECT.items() if name == next(n for n, k in DIRECT.items() if k == kind)}
 """One direct method of each kind."""
-ALIKE = {"no_bias", "dict_output", "tuple_output", "residual_modules"}
-"""Networks that differ from another one of the contract in what they return or own alone."""
+FOR_ALL = {"mlp", "conv", "functional_residual", "batchnorm"}
+"""Networks of the contract on which every method is; one of each kind is on all of them."""
 
 
 def pytest_collection_modifyitems(items):
-    """There, other methods of a kind are left to `make slow`: each is on all other networks."""
+    """On the other networks, other methods of a kind are left to `make slow`."""
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         names = [value for value in params.values() if isinstance(value, str) and value in DIRECT]
-        if params.get("case") in ALIKE and any(name not in FIRST for name in names):
+        if params.get("case", "mlp") not in FOR_ALL and any(name not in FIRST for name in names):
             item.add_marker(pytest.mark.slow)
 
 

@@ -17,6 +17,8 @@ from torch import nn
 import skipback as sb
 from skipback.core.feedback import Fixed
 
+pytestmark = pytest.mark.slow  # six seconds; tests/lab/test_linear.py has the same trace of the same notebook
+
 LR, TOLERANCE, LAST = 1e-6, 1e-3, 460
 COSTS = {
     1: "1637494.94138",
