@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, nn
 
-from skipback.init.zero import CONVOLUTIONS, DENSE
+from skipback.init.zero import filled_layers, refuse_computed
 
 
 def normal(net: nn.Module, std: float, *, generator: Generator | None = None) -> None:
@@ -30,15 +30,8 @@ def normal(net: nn.Module, std: float, *, generator: Generator | None = None) ->
     """
     if not 0 < std < float("inf"):
         raise ValueError(f"normal: std must be above 0, got {std}")
-    layers = {name: m for name, m in net.named_modules() if isinstance(m, DENSE + CONVOLUTIONS)}
-    if not layers:
-        raise ValueError("normal: the network has no dense or convolution layer")
-    for name, layer in layers.items():
-        if "weight" not in layer._parameters:
-            raise ValueError(
-                f"normal: layer {name!r} computes its weight from other parameters (weight norm, a parametrization), "
-                "so nothing can be written into it: take that off first"
-            )
+    layers = filled_layers("normal", net)
+    refuse_computed("normal", layers, "nothing can be written into it")
     with torch.no_grad():
         for layer in layers.values():
             for p in layer.parameters(recurse=False):

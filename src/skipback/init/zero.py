@@ -13,7 +13,7 @@ FA it copies the weights first, and leaves the first layer of the MLP as drawn, 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -47,19 +47,12 @@ def zeros(net: nn.Module, example: Any = None, *, kept: Collection[str] = ()) ->
         ValueError: the network has a ReLU (or another activation without a slope at 0), a layer computes its weight
             from others, there is no dense or convolution layer, or none that `kept` names. Nothing was changed then.
     """
-    layers = weight_layers(net)
-    if not layers:
-        raise ValueError("zeros: the network has no dense or convolution layer")
+    layers = filled_layers("zeros", net)
     if unknown := sorted(set(kept) - set(layers)):
         raise ValueError(f"zeros: no dense or convolution layer {unknown[0]!r} to keep; there are {', '.join(layers)}")
     layers = {name: layer for name, layer in layers.items() if name not in kept}
     _refuse_dead(net, example)
-    for name, layer in layers.items():
-        if "weight" not in layer._parameters:
-            raise ValueError(
-                f"zeros: layer {name!r} computes its weight from other parameters (weight norm, a parametrization), "
-                "so 0 cannot be written into it: take that off first"
-            )
+    refuse_computed("zeros", layers, "0 cannot be written into it")
     with torch.no_grad():
         for layer in layers.values():
             for p in layer.parameters(recurse=False):
@@ -69,6 +62,32 @@ def zeros(net: nn.Module, example: Any = None, *, kept: Collection[str] = ()) ->
 def weight_layers(net: nn.Module) -> dict[str, nn.Module]:
     """The dense and convolution layers by name, in the order in which the network registers them."""
     return {name: m for name, m in net.named_modules() if isinstance(m, DENSE + CONVOLUTIONS)}
+
+
+def filled_layers(what: str, net: nn.Module) -> dict[str, nn.Module]:
+    """The `weight_layers` of a network that has some.
+
+    Raises:
+        ValueError: it has none; the message begins with `what`.
+    """
+    layers = weight_layers(net)
+    if not layers:
+        raise ValueError(f"{what}: the network has no dense or convolution layer")
+    return layers
+
+
+def refuse_computed(what: str, layers: Mapping[str, nn.Module], so: str) -> None:
+    """Refuse a layer whose weight is no parameter, into which nothing could be written.
+
+    Raises:
+        ValueError: there is one; the message begins with `what`, and says what follows.
+    """
+    for name, layer in layers.items():
+        if "weight" not in layer._parameters:
+            raise ValueError(
+                f"{what}: layer {name!r} computes its weight from other parameters (weight norm, a parametrization), "
+                f"so {so}: take that off first"
+            )
 
 
 def _refuse_dead(net: nn.Module, example: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import ClassVar
@@ -44,28 +45,38 @@ class Zero(Signal):
         return torch.zeros_like(step.gradient)
 
 
-@dataclass(frozen=True)
-class OutputError(Signal):
-    """link(y) - t, per sample: dL/dy without the batch scaling, for softmax + CE, sigmoid + BCE or identity + MSE/2.
+class OfOutput(Signal):
+    """A function of output (N, C) and target (N, C) alone, so that a delayed signal can store it."""
 
-    Called on (output, target) through `record`, it is also what a delayed signal stores (F3's "error").
-    """
-
-    link: Link = softmax
     needs: ClassVar[Needs] = Needs.TARGET | Needs.OUTPUT
 
-    def __post_init__(self) -> None:
-        must_call("link", self.link, "a function of the output, as signals.softmax")
-
+    @abstractmethod
     def record(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return link(y) - t."""
-        return self.link(output) - target
+        """Return the signal (N, C) of an output and a target."""
 
     @override
     def __call__(self, step: SignalInputs) -> Tensor:
         assert step.output is not None
         assert step.target is not None
         return self.record(step.output, step.target)
+
+
+@dataclass(frozen=True)
+class OutputError(OfOutput):
+    """link(y) - t, per sample: dL/dy without the batch scaling, for softmax + CE, sigmoid + BCE or identity + MSE/2.
+
+    Called on (output, target) through `record`, it is also what a delayed signal stores (F3's "error").
+    """
+
+    link: Link = softmax
+
+    def __post_init__(self) -> None:
+        must_call("link", self.link, "a function of the output, as signals.softmax")
+
+    @override
+    def record(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return link(y) - t."""
+        return self.link(output) - target
 
     @override
     def advice(self, target: Tensor) -> Iterator[str]:
@@ -99,7 +110,7 @@ def is_distribution(target: Tensor) -> bool:
 
 
 @dataclass(frozen=True)
-class OutputGradient(Signal):
+class OutputGradient(OfOutput):
     """dL/dz at z = link(y), for an explicit loss(z, t): what F3's "loss" variants store.
 
     With `per_sample` the gradient is multiplied by the batch size N, so a mean loss gives rows that do not depend on
@@ -109,22 +120,16 @@ class OutputGradient(Signal):
     loss: Callable[[Tensor, Tensor], Tensor]
     link: Link = identity
     per_sample: bool = True
-    needs: ClassVar[Needs] = Needs.TARGET | Needs.OUTPUT
 
     def __post_init__(self) -> None:
         must_call("loss", self.loss, "a function of prediction and target")
         must_call("link", self.link, "a function of the output, as signals.softmax")
 
+    @override
     def record(self, output: Tensor, target: Tensor) -> Tensor:
         """Return dL/dz, times N if `per_sample`."""
         gradient: Tensor = torch.func.grad(lambda z: self.loss(z, target))(self.link(output.detach()))
         return gradient * len(output) if self.per_sample else gradient
-
-    @override
-    def __call__(self, step: SignalInputs) -> Tensor:
-        assert step.output is not None
-        assert step.target is not None
-        return self.record(step.output, step.target)
 
     @override
     def advice(self, target: Tensor) -> Iterator[str]:

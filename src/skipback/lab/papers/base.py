@@ -53,6 +53,7 @@ class Row:
         recipe: settings of a run by their names; `dataset` and `method` are among them.
         expected: what is known, and what is measured although nothing is known.
         verb: of the command line that trains it.
+        typed: the command of one run, where it is not the verb with the recipe as flags.
         needs: what the machine must have, e.g. `GPU`; empty for a CPU.
         unavailable: why nobody can run it (data that cannot be had); empty for all others.
     """
@@ -61,6 +62,7 @@ class Row:
     recipe: Mapping[str, Any]
     expected: tuple[Expected, ...]
     verb: str = "train"
+    typed: str = ""
     needs: str = ""
     unavailable: str = ""
 

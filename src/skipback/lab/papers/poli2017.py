@@ -81,7 +81,8 @@ def _linear() -> tuple[Row, ...]:
     costs = (Expected(score=cost, value=value, source=NOTEBOOK, at=k, exact=True) for k, (value, _) in TRACE.items())
     angles = (Expected(score=cosine, value=value, source=NOTEBOOK, at=k, exact=True) for k, (_, value) in TRACE.items())
     recipe = {"dataset": "linear-map", "method": "dfa"}
-    return (Row(label="DFA", verb="reproduce", recipe=recipe, expected=(*ends, *costs, *angles)),)
+    typed = "skipback reproduce poli2017 linear"
+    return (Row(label="DFA", verb="reproduce", typed=typed, recipe=recipe, expected=(*ends, *costs, *angles)),)
 
 
 def _draws() -> tuple[Row, ...]:

@@ -55,9 +55,9 @@ def _published(row: Row) -> int:
 
 
 def command(row: Row) -> str:
-    """What a person would type for one run of a row; of the linear notebook all that there is to type."""
-    if row.verb == "reproduce":
-        return "skipback reproduce poli2017 linear"
+    """What a person would type for one run of a row."""
+    if row.typed:
+        return row.typed
     words = ["skipback", row.verb, str(row.recipe["dataset"])]
     for key, value in row.recipe.items():
         flag = f"--{key.replace('_', '-')}"
