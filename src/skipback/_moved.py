@@ -14,6 +14,7 @@ MOVED = {
     "skipback.types": "skipback.core.records",
     "skipback.feedback": "skipback.core.feedback",
     "skipback.method": "skipback.core.method",
+    "skipback.blocks.units": "skipback.blocks.trees",
     "skipback.core.blocks": "skipback.blocks",
     "skipback.core.outputs": "skipback.blocks.outputs",
     "skipback.core.rows": "skipback.blocks.rows",
